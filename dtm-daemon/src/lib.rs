@@ -1,0 +1,13 @@
+//! The dtm daemon: attaches counting programs to the interfaces of a host's containers, names what they count
+//! and serves it.
+//!
+//! One concern per folder; [`tracker`] owns the state, everything else hands it messages or reads its snapshot.
+
+pub mod bpf;
+pub mod config;
+pub mod docker;
+pub mod metrics;
+pub mod net;
+pub mod serve;
+pub mod tracker;
+pub mod web;

@@ -1,0 +1,45 @@
+//! How the rest of the daemon asks the tracker.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Snapshot;
+
+/// What the tracker can be asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Read the maps and answer with everything a scrape shows.
+    Snapshot(oneshot::Sender<Arc<Snapshot>>),
+}
+
+/// The tracker has ended; the daemon is stopping.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct TrackerStopped;
+
+/// A cheap handle to the tracker. Every clone talks to the same owner.
+#[derive(Clone, Debug)]
+pub struct TrackerHandle {
+    commands: mpsc::Sender<Command>,
+    ready: watch::Receiver<bool>,
+}
+
+impl TrackerHandle {
+    pub(crate) fn new(commands: mpsc::Sender<Command>, ready: watch::Receiver<bool>) -> Self {
+        Self { commands, ready }
+    }
+
+    /// The state as of now: the maps are read for this call, or for one that waited with it.
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, TrackerStopped> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Snapshot(reply)).await.map_err(|_closed| TrackerStopped)?;
+        answer.await.map_err(|_closed| TrackerStopped)
+    }
+
+    /// Whether programs are loaded, everything that existed at start is attached, and Docker answered or is
+    /// known to be absent. Once true it stays true.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+}
