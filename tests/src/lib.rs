@@ -1,0 +1,3 @@
+//! What dtm's test suites share. Ground truth here is never dtm's own code.
+
+pub mod packets;

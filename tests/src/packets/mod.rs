@@ -1,0 +1,1 @@
+//! Packets built by hand.
