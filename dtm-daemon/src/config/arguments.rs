@@ -1,0 +1,307 @@
+//! The command line and `DTM_*` variables.
+#![expect(clippy::doc_markdown, reason = "the doc comments are the text of --help")]
+
+use std::{ffi::OsString, path::PathBuf, str::FromStr as _, time::Duration};
+
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource,
+};
+
+use super::{
+    AttachMode, Config, ContainerLabels, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION, ListenAddress,
+    LogFormat, Refusal, file, values,
+};
+
+/// What `--docker.host` is called on the command line.
+const DOCKER_HOST: &str = "docker.host";
+/// The one setting that cannot be in the file.
+const CONFIG: &str = "config";
+
+/// Docker Traffic Monitor: exact per-container traffic and drops for Prometheus.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dtm",
+    version = LONG_VERSION.as_str(),
+    args_conflicts_with_subcommands = true,
+    after_help = "Flags win over DTM_* variables, those over the file of --config, that over the defaults.",
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Count, and serve what was counted (what dtm does without a command)
+    #[command(version = LONG_VERSION.as_str())]
+    Serve(Arguments),
+}
+
+#[derive(Debug, Args)]
+struct Arguments {
+    /// TOML file with the same keys as the flags, such as linger = "10m" or log.level = "debug"
+    #[arg(long = CONFIG, env = "DTM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Address to serve on: :port, address:port or [IPv6 address]:port; repeatable, or separated by commas
+    #[arg(
+        long = "web.listen-address",
+        env = "DTM_WEB_LISTEN_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = DEFAULT_LISTEN_ADDRESS,
+        value_delimiter = ',',
+        help_heading = "Web"
+    )]
+    listen_addresses: Vec<ListenAddress>,
+
+    /// Path of the metrics
+    #[arg(
+        long = "web.telemetry-path",
+        env = "DTM_WEB_TELEMETRY_PATH",
+        value_name = "PATH",
+        default_value = "/metrics",
+        value_parser = values::telemetry_path,
+        help_heading = "Web"
+    )]
+    telemetry_path: String,
+
+    /// Docker engine: unix:///path or tcp://host:port; without this, what DOCKER_HOST says
+    #[arg(
+        long = DOCKER_HOST,
+        env = "DTM_DOCKER_HOST",
+        value_name = "URL",
+        default_value = DockerHost::DEFAULT,
+        help_heading = "Docker"
+    )]
+    docker_host: DockerHost,
+
+    /// Docker label to show on dtm_container_info as label_<name>; repeatable, or separated by commas
+    #[arg(
+        long = "container-labels",
+        env = "DTM_CONTAINER_LABELS",
+        value_name = "LABEL",
+        value_delimiter = ',',
+        help_heading = "Docker"
+    )]
+    container_labels: Vec<String>,
+
+    /// How to attach to interfaces
+    #[arg(
+        long = "attach-mode",
+        env = "DTM_ATTACH_MODE",
+        value_name = "MODE",
+        value_enum,
+        default_value_t = AttachMode::Auto,
+        help_heading = "Counting"
+    )]
+    attach_mode: AttachMode,
+
+    /// How long the final totals of a container that ended stay: 5m, 300s or seconds; at most 24h
+    #[arg(
+        long = "linger",
+        env = "DTM_LINGER",
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = values::linger,
+        help_heading = "Counting"
+    )]
+    linger: Duration,
+
+    /// How many interfaces can be counted at once, from 64 to 65536
+    #[arg(
+        long = "max-interfaces",
+        env = "DTM_MAX_INTERFACES",
+        value_name = "NUMBER",
+        default_value_t = 8192,
+        value_parser = clap::value_parser!(u32).range(64..=65_536),
+        help_heading = "Counting"
+    )]
+    max_interfaces: u32,
+
+    /// Where the host's procfs is mounted
+    #[arg(
+        long = "path.procfs",
+        env = "DTM_PATH_PROCFS",
+        value_name = "DIRECTORY",
+        default_value = "/proc",
+        value_parser = values::absolute_path,
+        help_heading = "Host"
+    )]
+    procfs: PathBuf,
+
+    /// Type information of the running kernel
+    #[arg(
+        long = "path.btf",
+        env = "DTM_PATH_BTF",
+        value_name = "FILE",
+        default_value = "/sys/kernel/btf/vmlinux",
+        value_parser = values::absolute_path,
+        help_heading = "Host"
+    )]
+    btf: PathBuf,
+
+    /// What to log: error, warn, info, debug, trace or a filter such as info,dtm_daemon=debug
+    #[arg(
+        long = "log.level",
+        env = "DTM_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = values::log_filter,
+        help_heading = "Log"
+    )]
+    log_filter: String,
+
+    /// How to log
+    #[arg(
+        long = "log.format",
+        env = "DTM_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text,
+        help_heading = "Log"
+    )]
+    log_format: LogFormat,
+}
+
+/// Reads everything twice: once for what was given and where the file is, once more with what the file and
+/// Docker's own variable add put before it. So every value takes the same way, and clap judges it.
+pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Config, Refusal> {
+    let matches = CommandLine::command()
+        .try_get_matches_from(&arguments)
+        .map_err(|error| refusal(&error))?;
+    // Flags and a command exclude each other: a command can only come first.
+    let (given, first_flag) = match matches.subcommand() {
+        Some((_serve, given)) => (given, 2),
+        None => (&matches, 1),
+    };
+    let mut added = from_docker(given, docker_host)?;
+    let config = given.get_one::<PathBuf>(CONFIG);
+    if let Some(path) = config {
+        let in_file = |problem| usage(&format!("{}: {problem}", path.display()));
+        for setting in file::read(path, &is_setting).map_err(in_file)? {
+            if !is_given(given, &setting.key) && !added.iter().any(|other| other.key == setting.key) {
+                added.push(setting);
+            }
+        }
+    }
+    let added = added.into_iter().flat_map(file::Setting::into_arguments);
+    arguments.splice(
+        first_flag.min(arguments.len())..first_flag.min(arguments.len()),
+        added,
+    );
+
+    let line = CommandLine::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches));
+    let line = line.map_err(|error| match (config, refusal(&error)) {
+        // Everything else was right at the first reading.
+        (Some(path), Refusal::Usage(problem)) => Refusal::Usage(format!("{}: {problem}", path.display())),
+        (_, refusal) => refusal,
+    })?;
+    let arguments = match line.command {
+        Some(Command::Serve(arguments)) => arguments,
+        None => line.arguments,
+    };
+    arguments.check().map_err(|problem| usage(&problem))
+}
+
+/// What `DOCKER_HOST` says, where nothing of dtm's own overrides it. Empty is as good as not there, as for
+/// Docker's client.
+fn from_docker(given: &ArgMatches, docker_host: Option<OsString>) -> Result<Vec<file::Setting>, Refusal> {
+    let Some(url) = docker_host.filter(|url| !url.is_empty() && !is_given(given, DOCKER_HOST)) else {
+        return Ok(Vec::new());
+    };
+    let url = url.to_string_lossy().into_owned();
+    match DockerHost::from_str(&url) {
+        Ok(_) => Ok(vec![file::Setting {
+            key: DOCKER_HOST.to_owned(),
+            values: vec![url],
+        }]),
+        Err(problem) => Err(usage(&format!("DOCKER_HOST is {url:?}: {problem}"))),
+    }
+}
+
+/// Whether the file may hold `key`.
+fn is_setting(key: &str) -> bool {
+    key != CONFIG
+        && Arguments::augment_args(clap::Command::new(""))
+            .get_arguments()
+            .any(|argument| argument.get_long() == Some(key))
+}
+
+fn is_given(matches: &ArgMatches, key: &str) -> bool {
+    let command = Arguments::augment_args(clap::Command::new(""));
+    let argument = command
+        .get_arguments()
+        .find(|argument| argument.get_long() == Some(key));
+    let source = argument.and_then(|argument| matches.value_source(argument.get_id().as_str()));
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}
+
+/// clap's answer, or its error in one line: the problem and, where it has one, its tip.
+fn refusal(error: &clap::Error) -> Refusal {
+    let text = error.to_string();
+    if !error.use_stderr() {
+        return Refusal::Answer(text);
+    }
+    let mut paragraphs = text.split("\n\n");
+    let problem = paragraphs
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    let tip = paragraphs
+        .next()
+        .filter(|paragraph| paragraph.trim_start().starts_with("tip: "));
+    match tip {
+        Some(tip) => usage(&format!("{problem}; {}", tip.trim())),
+        None => usage(problem),
+    }
+}
+
+fn usage(problem: &str) -> Refusal {
+    let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    Refusal::Usage(format!("{line}; try 'dtm --help'"))
+}
+
+impl Arguments {
+    /// What can only be said of several values together.
+    fn check(self) -> Result<Config, String> {
+        let Self {
+            config: _,
+            listen_addresses: given,
+            telemetry_path,
+            docker_host,
+            container_labels,
+            attach_mode,
+            linger,
+            max_interfaces,
+            procfs,
+            btf,
+            log_filter,
+            log_format,
+        } = self;
+        let container_labels = ContainerLabels::new(container_labels)
+            .map_err(|problem| format!("invalid value for '--container-labels <LABEL>': {problem}"))?;
+        let mut listen_addresses = Vec::new();
+        for address in given {
+            if !listen_addresses.contains(&address) {
+                listen_addresses.push(address);
+            }
+        }
+        Ok(Config {
+            listen_addresses,
+            telemetry_path,
+            docker_host,
+            attach_mode,
+            linger,
+            max_interfaces,
+            container_labels,
+            procfs,
+            btf,
+            log_filter,
+            log_format,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! What the operator asked for, checked once: every value in a [`Config`] can be used as it is.
+//!
+//! Flags win over `DTM_*` variables, those over the file named by `--config`, that over the defaults.
+
+mod arguments;
+mod docker_host;
+mod file;
+mod labels;
+mod listen;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{ffi::OsString, fmt, path::PathBuf, sync::LazyLock, time::Duration};
+
+use clap::ValueEnum;
+
+pub use docker_host::DockerHost;
+pub use labels::{ContainerLabel, ContainerLabels};
+pub use listen::ListenAddress;
+
+/// Where dtm listens unless told otherwise: every address of the host, IPv6 and IPv4.
+pub const DEFAULT_LISTEN_ADDRESS: &str = ":10048";
+
+/// The git revision this was built from, where the build knew it (`DTM_REVISION`); else empty.
+pub const REVISION: &str = match option_env!("DTM_REVISION") {
+    Some(revision) => revision,
+    None => "",
+};
+
+/// The package's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `--version` shows: the version, and the revision where it is known.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    if REVISION.is_empty() {
+        VERSION.to_owned()
+    } else {
+        format!("{VERSION} ({REVISION})")
+    }
+});
+
+/// The daemon's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen; never empty.
+    pub listen_addresses: Vec<ListenAddress>,
+    /// The path of the metrics: starts with a slash and is none of dtm's other paths.
+    pub telemetry_path: String,
+    /// The Docker engine.
+    pub docker_host: DockerHost,
+    /// How to attach to interfaces.
+    pub attach_mode: AttachMode,
+    /// How long the series of a container that ended stay.
+    pub linger: Duration,
+    /// How many interfaces can be counted at once.
+    pub max_interfaces: u32,
+    /// The Docker labels to show on `dtm_container_info`.
+    pub container_labels: ContainerLabels,
+    /// Where the host's procfs is mounted.
+    pub procfs: PathBuf,
+    /// The running kernel's type information.
+    pub btf: PathBuf,
+    /// What to log: a level or a tracing filter, known to parse.
+    pub log_filter: String,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+/// How programs are attached to interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttachMode {
+    /// clsact for interfaces that exist at start, TCX for those born later where the kernel has it
+    Auto,
+    /// TCX only (kernel 6.6 or newer)
+    Tcx,
+    /// clsact only
+    Clsact,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Help or the version was asked for: the text for standard output.
+    Answer(String),
+    /// The command line, the environment or the file is wrong: one line that says what to do.
+    Usage(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Answer(text) | Self::Usage(text)) = self;
+        formatter.write_str(text)
+    }
+}
+
+impl Config {
+    /// Reads the command line, the environment and the file.
+    pub fn load() -> Result<Self, Refusal> {
+        Self::from_arguments(std::env::args_os().collect(), std::env::var_os("DOCKER_HOST"))
+    }
+
+    /// Reads `arguments` (the program's name first), `DTM_*` variables and the file. `docker_host` is what
+    /// `DOCKER_HOST` says: Docker's own variable, used where nothing of dtm's is given.
+    fn from_arguments(arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Self, Refusal> {
+        arguments::parse(arguments, docker_host)
+    }
+}
