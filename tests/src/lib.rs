@@ -1,3 +1,4 @@
 //! What dtm's test suites share. Ground truth here is never dtm's own code.
 
+pub mod dashboards;
 pub mod packets;

@@ -1,0 +1,183 @@
+//! What neither the linter nor the types look at: the grid, the links, the file itself.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use dtm_tests::dashboards::{Dashboard, items, promql};
+use serde_json::Value;
+
+/// Grafana's grid.
+const COLUMNS: u64 = 24;
+
+#[test]
+fn panels_lie_inside_the_grid_and_beside_each_other() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        let mut taken = BTreeSet::new();
+        for panel in items(&dashboard.json["panels"]) {
+            let at = |key: &str| {
+                panel["gridPos"][key]
+                    .as_u64()
+                    .unwrap_or_else(|| panic!("{} has no {key}", panel["title"]))
+            };
+            assert!(
+                at("w") > 0 && at("h") > 0 && at("x") + at("w") <= COLUMNS,
+                "{}",
+                panel["title"]
+            );
+            for x in at("x")..at("x") + at("w") {
+                for y in at("y")..at("y") + at("h") {
+                    assert!(
+                        taken.insert((x, y)),
+                        "{}: {} lies on another panel",
+                        dashboard.name,
+                        panel["title"]
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_id_is_there_once() -> Result<()> {
+    let mut dashboards = BTreeSet::new();
+    for dashboard in Dashboard::all()? {
+        let uid = dashboard.json["uid"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            (8..=40).contains(&uid.len()),
+            "{}: Grafana takes 8 to 40 characters",
+            dashboard.name
+        );
+        assert!(dashboards.insert(uid), "{}", dashboard.name);
+        assert!(
+            dashboard.json["id"].is_null(),
+            "{}: the database's id is Grafana's to give",
+            dashboard.name
+        );
+        let panels: Vec<_> = items(&dashboard.json["panels"])
+            .iter()
+            .map(|panel| panel["id"].as_u64())
+            .collect();
+        assert_eq!(
+            panels.iter().collect::<BTreeSet<_>>().len(),
+            panels.len(),
+            "{}",
+            dashboard.name
+        );
+        for panel in dashboard.panels() {
+            let references: Vec<_> = panel
+                .targets()
+                .into_iter()
+                .map(|target| target.reference)
+                .collect();
+            assert_eq!(
+                references.iter().collect::<BTreeSet<_>>().len(),
+                references.len(),
+                "{}",
+                panel.title()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// An `__inputs` list is for grafana.com: provisioned from a file, its placeholders stay unfilled.
+#[test]
+fn the_same_file_is_imported_and_provisioned() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        assert!(dashboard.json.get("__inputs").is_none(), "{}", dashboard.name);
+        assert!(!dashboard.text.contains("${DS_"), "{}", dashboard.name);
+        let version = dashboard.json["schemaVersion"].as_u64().unwrap_or_default();
+        assert!((39..=41).contains(&version), "{}: {version}", dashboard.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_variable_used_is_defined_and_every_one_defined_is_used() -> Result<()> {
+    let own = |name: &str| name.starts_with("__");
+    for dashboard in Dashboard::all()? {
+        let defined: BTreeSet<&str> = dashboard
+            .variables()
+            .iter()
+            .filter_map(|variable| variable["name"].as_str())
+            .collect();
+        let mut used = BTreeSet::new();
+        let mut texts = Vec::new();
+        strings(&dashboard.json, &mut texts);
+        for text in texts {
+            for rest in text.split('$').skip(1) {
+                let rest = rest.strip_prefix('{').unwrap_or(rest);
+                let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+                used.insert(&rest[..end.unwrap_or(rest.len())]);
+            }
+        }
+        let used: BTreeSet<&str> = used.into_iter().filter(|name| !own(name)).collect();
+        assert_eq!(used, defined, "{}", dashboard.name);
+    }
+    Ok(())
+}
+
+fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.push(text),
+        Value::Array(items) => items.iter().for_each(|item| strings(item, found)),
+        Value::Object(fields) => fields.values().for_each(|field| strings(field, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[test]
+fn links_lead_to_a_dashboard_that_exists() -> Result<()> {
+    let dashboards = Dashboard::all()?;
+    for dashboard in &dashboards {
+        let mut texts = Vec::new();
+        strings(&dashboard.json, &mut texts);
+        for text in texts.iter().filter_map(|text| text.strip_prefix("/d/")) {
+            let uid = text.split(['?', '/']).next().unwrap_or_default();
+            assert!(
+                dashboards.iter().any(|other| other.json["uid"] == uid),
+                "{}: {text}",
+                dashboard.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// An interface's name is the host's own; a dashboard that has one shows nothing elsewhere.
+#[test]
+fn no_host_container_or_interface_is_named() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        for target in dashboard.targets() {
+            for selector in promql::parse(&target.expression)?.selectors {
+                for (label, _, value) in &selector.matchers {
+                    let chosen = ["job", "instance", "name", "network"].contains(&label.as_str());
+                    assert_eq!(
+                        chosen,
+                        value.starts_with('$'),
+                        "{}: {label} {value}",
+                        target.place()
+                    );
+                    assert_ne!(label, "interface", "{}", target.place());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Otherwise the next change is a new file to whoever reads it.
+#[test]
+fn files_are_sorted_and_indented() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        assert_eq!(
+            dashboard.text,
+            format!("{:#}\n", dashboard.json),
+            "{}",
+            dashboard.name
+        );
+    }
+    Ok(())
+}

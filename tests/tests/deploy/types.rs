@@ -1,0 +1,213 @@
+//! Grafana's own types accept the dashboards, and would not accept them otherwise.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use dtm_tests::dashboards::{Dashboard, items, types::GrafanaTypes};
+use serde_json::{Value, json};
+
+fn types() -> Result<GrafanaTypes> {
+    GrafanaTypes::installed(Path::new(env!("CARGO_TARGET_TMPDIR")))
+}
+
+#[test]
+fn dashboards_have_grafanas_types() -> Result<()> {
+    let dashboards = Dashboard::all()?;
+    let named: Vec<_> = dashboards
+        .iter()
+        .map(|dashboard| (dashboard.name.as_str(), &dashboard.json))
+        .collect();
+    let errors = types()?.errors(&named)?;
+    assert!(errors.is_empty(), "{errors:#?}");
+    Ok(())
+}
+
+/// Where a mistake is planted: the first panel of a kind, or the dashboard itself.
+const STAT: &str = "stat";
+const TABLE: &str = "table";
+const SERIES: &str = "timeseries";
+const BARS: &str = "bargauge";
+const ROW: &str = "row";
+const DASHBOARD: &str = "";
+
+#[test]
+fn planted_mistakes_are_found() -> Result<()> {
+    let mistakes: [(&str, &str, &str, Value); 32] = [
+        (
+            "legend_mode",
+            SERIES,
+            "/options/legend/displayMode",
+            json!("tables"),
+        ),
+        (
+            "legend_calculation",
+            SERIES,
+            "/options/legend/calcs",
+            json!("max"),
+        ),
+        (
+            "options_of_another_panel",
+            SERIES,
+            "/options/colorMode",
+            json!("value"),
+        ),
+        ("panel_type", SERIES, "/type", json!("graph")),
+        ("unit", SERIES, "/fieldConfig/defaults/unit", json!("bytes/s")),
+        (
+            "number_as_text",
+            SERIES,
+            "/fieldConfig/defaults/custom/fillOpacity",
+            json!("10"),
+        ),
+        (
+            "unknown_field_option",
+            SERIES,
+            "/fieldConfig/defaults/custom/opacity",
+            json!(10),
+        ),
+        ("grid", SERIES, "/gridPos", json!({ "w": 12 })),
+        ("fixed_datasource", SERIES, "/datasource/uid", json!("prometheus")),
+        (
+            "target_without_expression",
+            SERIES,
+            "/targets/0",
+            json!({ "refId": "A" }),
+        ),
+        ("unknown_target_field", SERIES, "/targets/0/query", json!("up")),
+        ("tooltip", SERIES, "/options/tooltip/sort", json!("descending")),
+        ("target_format", TABLE, "/targets/0/format", json!("tabel")),
+        (
+            "cell_type",
+            TABLE,
+            "/fieldConfig/defaults/custom/cellOptions/type",
+            json!("fancy"),
+        ),
+        ("cell_height", TABLE, "/options/cellHeight", json!("huge")),
+        (
+            "override_unit",
+            TABLE,
+            "/fieldConfig/overrides/0/properties/0/value",
+            json!("packets"),
+        ),
+        (
+            "override_property",
+            TABLE,
+            "/fieldConfig/overrides/0/properties/0/id",
+            json!("units"),
+        ),
+        (
+            "transformation_option",
+            TABLE,
+            "/transformations/1/options/rename",
+            json!({}),
+        ),
+        ("graph_mode", STAT, "/options/graphMode", json!("bars")),
+        (
+            "missing_options",
+            STAT,
+            "/options",
+            json!({ "graphMode": "none" }),
+        ),
+        (
+            "mapping_type",
+            STAT,
+            "/fieldConfig/defaults/mappings/0/type",
+            json!("val"),
+        ),
+        (
+            "threshold_without_value",
+            STAT,
+            "/fieldConfig/defaults/thresholds/steps/0",
+            json!({ "color": "red" }),
+        ),
+        (
+            "colour_mode",
+            STAT,
+            "/fieldConfig/defaults/color/mode",
+            json!("treshold"),
+        ),
+        ("bar_mode", BARS, "/options/displayMode", json!("gradiant")),
+        ("row_state", ROW, "/collapsed", json!("false")),
+        (
+            "variable_refresh",
+            DASHBOARD,
+            "/templating/list/1/refresh",
+            json!(3),
+        ),
+        (
+            "variable_type",
+            DASHBOARD,
+            "/templating/list/1/type",
+            json!("querry"),
+        ),
+        (
+            "variable_field",
+            DASHBOARD,
+            "/templating/list/1/includeall",
+            json!(true),
+        ),
+        ("unknown_field", DASHBOARD, "/graphToolTip", json!(1)),
+        ("old_schema", DASHBOARD, "/schemaVersion", json!(16)),
+        ("inputs", DASHBOARD, "/__inputs", json!([])),
+        ("link_type", DASHBOARD, "/links/0/type", json!("dashboard")),
+    ];
+    let right = one_panel_of_each_kind()?;
+    let mut dashboards = vec![("right", right.clone())];
+    for (name, kind, place, value) in &mistakes {
+        let mut wrong = right.clone();
+        let target = match *kind {
+            DASHBOARD => &mut wrong,
+            kind => wrong["panels"]
+                .as_array_mut()
+                .and_then(|panels| panels.iter_mut().find(|panel| panel["type"] == kind))
+                .with_context(|| format!("there is no {kind} to plant a mistake in"))?,
+        };
+        plant(target, place, value.clone())?;
+        dashboards.push((*name, wrong));
+    }
+    let named: Vec<_> = dashboards
+        .iter()
+        .map(|(name, dashboard)| (*name, dashboard))
+        .collect();
+    let errors = types()?.errors(&named)?;
+    let missed: Vec<_> = mistakes
+        .iter()
+        .map(|(name, ..)| *name)
+        .filter(|name| !errors.contains_key(*name))
+        .collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+    assert_eq!(errors.get("right"), None, "nothing was planted there");
+    Ok(())
+}
+
+/// A whole dashboard times all mistakes would take the compiler most of a minute.
+fn one_panel_of_each_kind() -> Result<Value> {
+    let mut dashboard = Dashboard::all()?.remove(0).json;
+    let panels = items(&dashboard["panels"]).to_vec();
+    let first = |kind: &str| {
+        let found = panels.iter().find(|panel| panel["type"] == kind);
+        found
+            .cloned()
+            .with_context(|| format!("the dashboard has no {kind}"))
+    };
+    dashboard["panels"] = json!([
+        first(STAT)?,
+        first(TABLE)?,
+        first(SERIES)?,
+        first(BARS)?,
+        first(ROW)?
+    ]);
+    Ok(dashboard)
+}
+
+fn plant(target: &mut Value, place: &str, value: Value) -> Result<()> {
+    let (parent, key) = place.rsplit_once('/').context("a place begins with a slash")?;
+    let parent = target
+        .pointer_mut(parent)
+        .with_context(|| format!("{place} is not there"))?;
+    match parent {
+        Value::Array(items) => items[key.parse::<usize>()?] = value,
+        parent => parent[key] = value,
+    }
+    Ok(())
+}
