@@ -168,6 +168,24 @@ fn no_host_container_or_interface_is_named() -> Result<()> {
     Ok(())
 }
 
+/// `$job` may be all jobs: what every target of Prometheus has must be narrowed to those that are a dtm.
+#[test]
+fn other_exporters_are_left_out() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        for target in dashboard.targets() {
+            let metrics: Vec<_> = promql::parse(&target.expression)?
+                .selectors
+                .into_iter()
+                .map(|selector| selector.metric)
+                .collect();
+            let foreign = metrics.iter().any(|metric| !metric.starts_with("dtm_"));
+            let narrowed = metrics.iter().any(|metric| metric == "dtm_build_info");
+            assert!(!foreign || narrowed, "{}: {}", dashboard.name, target.place());
+        }
+    }
+    Ok(())
+}
+
 /// Otherwise the next change is a new file to whoever reads it.
 #[test]
 fn files_are_sorted_and_indented() -> Result<()> {

@@ -30,147 +30,136 @@ const BARS: &str = "bargauge";
 const ROW: &str = "row";
 const DASHBOARD: &str = "";
 
+/// A mistake: its name, where it is planted, and the JSON put there.
+type Mistake = (&'static str, &'static str, &'static str, &'static str);
+
+const MISTAKES: [Mistake; 32] = [
+    (
+        "legend_mode",
+        SERIES,
+        "/options/legend/displayMode",
+        r#""tables""#,
+    ),
+    ("legend_calculation", SERIES, "/options/legend/calcs", r#""max""#),
+    (
+        "options_of_another_panel",
+        SERIES,
+        "/options/colorMode",
+        r#""value""#,
+    ),
+    ("panel_type", SERIES, "/type", r#""graph""#),
+    ("unit", SERIES, "/fieldConfig/defaults/unit", r#""bytes/s""#),
+    (
+        "number_as_text",
+        SERIES,
+        "/fieldConfig/defaults/custom/fillOpacity",
+        r#""10""#,
+    ),
+    (
+        "unknown_field_option",
+        SERIES,
+        "/fieldConfig/defaults/custom/opacity",
+        "10",
+    ),
+    ("grid", SERIES, "/gridPos", r#"{ "w": 12 }"#),
+    ("fixed_datasource", SERIES, "/datasource/uid", r#""prometheus""#),
+    (
+        "target_without_expression",
+        SERIES,
+        "/targets/0",
+        r#"{ "refId": "A" }"#,
+    ),
+    ("unknown_target_field", SERIES, "/targets/0/query", r#""up""#),
+    ("tooltip", SERIES, "/options/tooltip/sort", r#""descending""#),
+    ("target_format", TABLE, "/targets/0/format", r#""tabel""#),
+    (
+        "cell_type",
+        TABLE,
+        "/fieldConfig/defaults/custom/cellOptions/type",
+        r#""fancy""#,
+    ),
+    ("cell_height", TABLE, "/options/cellHeight", r#""huge""#),
+    (
+        "override_unit",
+        TABLE,
+        "/fieldConfig/overrides/0/properties/0/value",
+        r#""packets""#,
+    ),
+    (
+        "override_property",
+        TABLE,
+        "/fieldConfig/overrides/0/properties/0/id",
+        r#""units""#,
+    ),
+    (
+        "transformation_option",
+        TABLE,
+        "/transformations/1/options/rename",
+        "{}",
+    ),
+    ("graph_mode", STAT, "/options/graphMode", r#""bars""#),
+    ("missing_options", STAT, "/options", r#"{ "graphMode": "none" }"#),
+    (
+        "mapping_type",
+        STAT,
+        "/fieldConfig/defaults/mappings/0/type",
+        r#""val""#,
+    ),
+    (
+        "threshold_without_value",
+        STAT,
+        "/fieldConfig/defaults/thresholds/steps/0",
+        r#"{ "color": "red" }"#,
+    ),
+    (
+        "colour_mode",
+        STAT,
+        "/fieldConfig/defaults/color/mode",
+        r#""treshold""#,
+    ),
+    ("bar_mode", BARS, "/options/displayMode", r#""gradiant""#),
+    ("row_state", ROW, "/collapsed", r#""false""#),
+    ("variable_refresh", DASHBOARD, "/templating/list/1/refresh", "3"),
+    (
+        "variable_type",
+        DASHBOARD,
+        "/templating/list/1/type",
+        r#""querry""#,
+    ),
+    (
+        "variable_field",
+        DASHBOARD,
+        "/templating/list/1/includeall",
+        "true",
+    ),
+    ("unknown_field", DASHBOARD, "/graphToolTip", "1"),
+    ("old_schema", DASHBOARD, "/schemaVersion", "16"),
+    ("inputs", DASHBOARD, "/__inputs", "[]"),
+    ("link_type", DASHBOARD, "/links/0/type", r#""dashboard""#),
+];
+
 #[test]
 fn planted_mistakes_are_found() -> Result<()> {
-    let mistakes: [(&str, &str, &str, Value); 32] = [
-        (
-            "legend_mode",
-            SERIES,
-            "/options/legend/displayMode",
-            json!("tables"),
-        ),
-        (
-            "legend_calculation",
-            SERIES,
-            "/options/legend/calcs",
-            json!("max"),
-        ),
-        (
-            "options_of_another_panel",
-            SERIES,
-            "/options/colorMode",
-            json!("value"),
-        ),
-        ("panel_type", SERIES, "/type", json!("graph")),
-        ("unit", SERIES, "/fieldConfig/defaults/unit", json!("bytes/s")),
-        (
-            "number_as_text",
-            SERIES,
-            "/fieldConfig/defaults/custom/fillOpacity",
-            json!("10"),
-        ),
-        (
-            "unknown_field_option",
-            SERIES,
-            "/fieldConfig/defaults/custom/opacity",
-            json!(10),
-        ),
-        ("grid", SERIES, "/gridPos", json!({ "w": 12 })),
-        ("fixed_datasource", SERIES, "/datasource/uid", json!("prometheus")),
-        (
-            "target_without_expression",
-            SERIES,
-            "/targets/0",
-            json!({ "refId": "A" }),
-        ),
-        ("unknown_target_field", SERIES, "/targets/0/query", json!("up")),
-        ("tooltip", SERIES, "/options/tooltip/sort", json!("descending")),
-        ("target_format", TABLE, "/targets/0/format", json!("tabel")),
-        (
-            "cell_type",
-            TABLE,
-            "/fieldConfig/defaults/custom/cellOptions/type",
-            json!("fancy"),
-        ),
-        ("cell_height", TABLE, "/options/cellHeight", json!("huge")),
-        (
-            "override_unit",
-            TABLE,
-            "/fieldConfig/overrides/0/properties/0/value",
-            json!("packets"),
-        ),
-        (
-            "override_property",
-            TABLE,
-            "/fieldConfig/overrides/0/properties/0/id",
-            json!("units"),
-        ),
-        (
-            "transformation_option",
-            TABLE,
-            "/transformations/1/options/rename",
-            json!({}),
-        ),
-        ("graph_mode", STAT, "/options/graphMode", json!("bars")),
-        (
-            "missing_options",
-            STAT,
-            "/options",
-            json!({ "graphMode": "none" }),
-        ),
-        (
-            "mapping_type",
-            STAT,
-            "/fieldConfig/defaults/mappings/0/type",
-            json!("val"),
-        ),
-        (
-            "threshold_without_value",
-            STAT,
-            "/fieldConfig/defaults/thresholds/steps/0",
-            json!({ "color": "red" }),
-        ),
-        (
-            "colour_mode",
-            STAT,
-            "/fieldConfig/defaults/color/mode",
-            json!("treshold"),
-        ),
-        ("bar_mode", BARS, "/options/displayMode", json!("gradiant")),
-        ("row_state", ROW, "/collapsed", json!("false")),
-        (
-            "variable_refresh",
-            DASHBOARD,
-            "/templating/list/1/refresh",
-            json!(3),
-        ),
-        (
-            "variable_type",
-            DASHBOARD,
-            "/templating/list/1/type",
-            json!("querry"),
-        ),
-        (
-            "variable_field",
-            DASHBOARD,
-            "/templating/list/1/includeall",
-            json!(true),
-        ),
-        ("unknown_field", DASHBOARD, "/graphToolTip", json!(1)),
-        ("old_schema", DASHBOARD, "/schemaVersion", json!(16)),
-        ("inputs", DASHBOARD, "/__inputs", json!([])),
-        ("link_type", DASHBOARD, "/links/0/type", json!("dashboard")),
-    ];
     let right = one_panel_of_each_kind()?;
     let mut dashboards = vec![("right", right.clone())];
-    for (name, kind, place, value) in &mistakes {
+    for (name, kind, place, value) in MISTAKES {
         let mut wrong = right.clone();
-        let target = match *kind {
+        let target = match kind {
             DASHBOARD => &mut wrong,
             kind => wrong["panels"]
                 .as_array_mut()
                 .and_then(|panels| panels.iter_mut().find(|panel| panel["type"] == kind))
                 .with_context(|| format!("there is no {kind} to plant a mistake in"))?,
         };
-        plant(target, place, value.clone())?;
-        dashboards.push((*name, wrong));
+        plant(target, place, serde_json::from_str(value)?)?;
+        dashboards.push((name, wrong));
     }
     let named: Vec<_> = dashboards
         .iter()
         .map(|(name, dashboard)| (*name, dashboard))
         .collect();
     let errors = types()?.errors(&named)?;
-    let missed: Vec<_> = mistakes
+    let missed: Vec<_> = MISTAKES
         .iter()
         .map(|(name, ..)| *name)
         .filter(|name| !errors.contains_key(*name))
