@@ -1,0 +1,149 @@
+//! Every map and every constant of the kernel side, with what happens when a map is full.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+};
+use dtm_common::{
+    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, NETNS_ENTRIES},
+    errors::ERROR_KINDS,
+    index::{INDEX_BUCKETS, INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
+    traffic::SlotCounters,
+};
+
+/// From an interface to its slot. Never full: a taken bucket sends the newcomer to `INDEX_OVERFLOW`.
+#[map]
+pub(crate) static INDEX: Array<IndexEntry> = Array::with_max_entries(INDEX_BUCKETS, 0);
+
+/// Interfaces whose bucket in `INDEX` was taken. A hash, because their indices are spread over all 32 bits.
+/// When it is full the daemon does not attach to the interface and says so.
+#[map]
+pub(crate) static INDEX_OVERFLOW: HashMap<InterfaceKey, u32> =
+    HashMap::with_max_entries(INDEX_OVERFLOW_ENTRIES, 0);
+
+/// The counters: one bank of `SLOTS` slots per possible CPU, at `cpu * SLOTS + slot`. A plain array, because
+/// per-CPU maps cannot be mapped into the daemon. The daemon hands out the slots, so it is never full unseen.
+#[map]
+pub(crate) static COUNTERS: Array<SlotCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Who a slot's drops belong to: a container's number, `OWNER_PENDING | slot`, or 0 for a bridge.
+#[map]
+pub(crate) static OWNERS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Containers' network namespaces, by inode, to the container's number. A hash: inode numbers are large. When it
+/// is full the drops inside the namespace are attributed by address only; the daemon counts the failed update.
+#[map]
+pub(crate) static NETNS_OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(NETNS_ENTRIES, 0);
+
+/// Containers' addresses, to the container's number. When it is full, drops outside the container's namespace
+/// stay unattributed; the daemon counts the failed update.
+#[map]
+pub(crate) static ADDRESS_OWNERS: HashMap<Address, u32> = HashMap::with_max_entries(ADDRESSES_ENTRIES, 0);
+
+/// Drops. A hash, because owner × reason × direction is mostly empty. When it is full, `ERRORS` counts what could
+/// not be entered.
+#[map]
+pub(crate) static DROPS: PerCpuHashMap<DropKey, DropTally> =
+    PerCpuHashMap::with_max_entries(DROPS_ENTRIES, 0);
+
+/// What went wrong here, by `dtm_common::errors`.
+#[map]
+pub(crate) static ERRORS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ERROR_KINDS, 0);
+
+/// Slots in a CPU's bank of `COUNTERS`.
+#[unsafe(no_mangle)]
+pub(crate) static SLOTS: Global<u32> = Global::new(1);
+
+/// The daemon's number for the network namespace the classifiers are attached in.
+#[unsafe(no_mangle)]
+pub(crate) static NETNS: Global<u32> = Global::new(0);
+
+/// Inode of the namespace whose number is `NETNS`.
+#[unsafe(no_mangle)]
+pub(crate) static NETNS_INUM: Global<u32> = Global::new(0);
+
+/// Reasons that are no drops: bit `n` is reason `n`, 0…63.
+#[unsafe(no_mangle)]
+pub(crate) static NO_DROP_LOW: Global<u64> = Global::new(0);
+
+/// As `NO_DROP_LOW`, for reasons 64…127.
+#[unsafe(no_mangle)]
+pub(crate) static NO_DROP_HIGH: Global<u64> = Global::new(0);
+
+/// The number of `SKB_DROP_REASON_NOT_SPECIFIED`, or `u32::MAX` where the kernel gives no reasons.
+#[unsafe(no_mangle)]
+pub(crate) static REASON_NOT_SPECIFIED: Global<u32> = Global::new(u32::MAX);
+
+/// Offset of `sk_buff.len` in the running kernel.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_LEN: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.protocol`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_PROTOCOL: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.dev`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_DEV: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.head`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_HEAD: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.network_header`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_NETWORK_HEADER: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.tail`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_TAIL: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff.end`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_END: Global<u32> = Global::new(0);
+
+/// Offset of `skb_shared_info.gso_segs`.
+#[unsafe(no_mangle)]
+pub(crate) static SHINFO_GSO_SEGS: Global<u32> = Global::new(0);
+
+/// Offset of `net_device.ifindex`.
+#[unsafe(no_mangle)]
+pub(crate) static DEV_IFINDEX: Global<u32> = Global::new(0);
+
+/// Offset of `net_device.nd_net.net`.
+#[unsafe(no_mangle)]
+pub(crate) static DEV_NET: Global<u32> = Global::new(0);
+
+/// Offset of `net.ns.inum`.
+#[unsafe(no_mangle)]
+pub(crate) static NET_INUM: Global<u32> = Global::new(0);
+
+/// Counts one thing that went wrong, by its number in `dtm_common::errors`.
+#[inline(always)]
+pub(crate) fn count_error(kind: u32) -> u64 {
+    let Some(counter) = ERRORS.get_ptr_mut(kind) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own counter; the verifier has checked the pointer. A nested run may lose one error.
+    unsafe {
+        *counter += 1;
+        *counter
+    }
+}
+
+/// The slot of an interface, if it has one.
+#[inline(always)]
+pub(crate) fn slot_of(key: InterfaceKey) -> Option<u32> {
+    let entry = INDEX.get_ptr(key.bucket())?;
+    // SAFETY: the verifier has checked the pointer; the daemon writes an entry before it attaches and never
+    // moves it while attached.
+    let entry = unsafe { &*entry };
+    if entry.key.ifindex == key.ifindex && entry.key.netns == key.netns {
+        return Some(entry.slot);
+    }
+    let slot = INDEX_OVERFLOW.get_ptr(key)?;
+    // SAFETY: the verifier has checked the pointer.
+    Some(unsafe { *slot })
+}

@@ -1,0 +1,76 @@
+//! The packet behind a classifier's context and behind a dropped `sk_buff`, for dtm-common's parser.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
+    programs::TcContext,
+};
+use dtm_common::packet::Packet;
+
+/// No header dtm reads starts further in; the verifier needs a bound.
+const MAX_OFFSET: usize = 0x3ff;
+
+/// A packet at a TC hook, Ethernet header first.
+pub(crate) struct TcPacket<'a>(pub(crate) &'a TcContext);
+
+impl Packet for TcPacket<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let start = self.0.data() + offset;
+        if start + N <= self.0.data_end() {
+            // SAFETY: the comparison above is the bound the verifier asks for.
+            return Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) });
+        }
+        // The header is not in the linear part: rare, and the helper sees all of the buffer.
+        // SAFETY: `bytes` has room for N bytes and the helper fills all of them or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        // SAFETY: the helper succeeded, so all N bytes are written.
+        (result == 0).then(|| unsafe { bytes.assume_init() })
+    }
+}
+
+/// The linear part of a dropped buffer, from its network header on.
+pub(crate) struct DroppedPacket {
+    /// Address of the network header.
+    pub(crate) network: *const u8,
+    /// Bytes from there to the end of the linear part.
+    pub(crate) length: usize,
+}
+
+impl Packet for DroppedPacket {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET || offset + N > self.length {
+            return None;
+        }
+        // SAFETY: the helper checks the address itself and fails on a bad one.
+        unsafe { read_kernel::<[u8; N]>(self.network.wrapping_add(offset)) }
+    }
+}
+
+/// Reads a `T` from kernel memory.
+///
+/// # Safety
+///
+/// Every bit pattern must be a valid `T`.
+#[inline(always)]
+pub(crate) unsafe fn read_kernel<T>(address: *const u8) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: `value` has room for a `T`; the helper fills all of it or fails.
+    let result =
+        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast()) };
+    // SAFETY: the helper succeeded, so all of it is written, and every pattern is valid.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
