@@ -31,7 +31,7 @@ impl fmt::Display for ContainerId {
 }
 
 /// A container as Docker describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// The full id.
     pub id: ContainerId,

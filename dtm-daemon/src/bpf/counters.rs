@@ -1,0 +1,130 @@
+//! The traffic counters, mapped into the daemon: reading them is reading memory.
+#![expect(unsafe_code, reason = "memory shared with the kernel")]
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use dtm_common::traffic::{SlotCounters, Tally};
+
+use crate::tracker::Traffic;
+
+/// 64-bit words in a slot, the reserved ones included.
+const WORDS: usize = size_of::<SlotCounters>() / size_of::<u64>();
+
+/// Every CPU's bank of slots. Unmapped when dropped.
+#[derive(Debug)]
+pub struct CounterBanks {
+    base: NonNull<AtomicU64>,
+    bytes: usize,
+    slots: usize,
+    cpus: usize,
+}
+
+// SAFETY: the mapping is only accessed through atomics and lives as long as the value.
+unsafe impl Send for CounterBanks {}
+// SAFETY: as above.
+unsafe impl Sync for CounterBanks {}
+
+impl CounterBanks {
+    /// Maps the array `map` of `cpus` banks with `slots` slots each.
+    pub(super) fn map(map: BorrowedFd<'_>, slots: u32, cpus: usize) -> io::Result<Self> {
+        let slots = slots as usize;
+        // The kernel rounds the array up to whole pages; so does mmap.
+        let bytes = slots * cpus * size_of::<SlotCounters>();
+        // SAFETY: a fresh mapping of a map made with BPF_F_MMAPABLE; nothing else refers to the address.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            base,
+            bytes,
+            slots,
+            cpus,
+        })
+    }
+
+    /// The sum of a slot over all CPUs.
+    ///
+    /// Each number is exact as of its own load. Bytes and packets of a packet that is being counted at this
+    /// moment may be seen apart; the next read has both.
+    pub fn read(&self, slot: u32) -> Traffic {
+        let mut sums = [0_u64; WORDS];
+        for cpu in 0..self.cpus {
+            for (sum, word) in sums.iter_mut().zip(self.words(cpu, slot)) {
+                *sum += word.load(Ordering::Relaxed);
+            }
+        }
+        let [
+            receive_bytes,
+            receive_packets,
+            receive_wire,
+            transmit_bytes,
+            transmit_packets,
+            transmit_wire,
+            ..,
+        ] = sums;
+        Traffic {
+            receive: Tally {
+                bytes: receive_bytes,
+                packets: receive_packets,
+                wire_bytes: receive_wire,
+            },
+            transmit: Tally {
+                bytes: transmit_bytes,
+                packets: transmit_packets,
+                wire_bytes: transmit_wire,
+            },
+        }
+    }
+
+    /// Sets a slot to zero. Only for a slot no attached program counts into.
+    pub fn clear(&self, slot: u32) {
+        for cpu in 0..self.cpus {
+            for word in self.words(cpu, slot) {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many slots a bank has.
+    pub fn slots(&self) -> u32 {
+        self.slots as u32
+    }
+
+    fn words(&self, cpu: usize, slot: u32) -> &[AtomicU64] {
+        let slot = slot as usize;
+        assert!(
+            cpu < self.cpus && slot < self.slots,
+            "slot {slot} of {} on CPU {cpu}",
+            self.slots
+        );
+        // SAFETY: in bounds by the line above; the kernel writes these words only as aligned 64-bit values.
+        unsafe {
+            let first = self.base.add((cpu * self.slots + slot) * WORDS);
+            std::slice::from_raw_parts(first.as_ptr(), WORDS)
+        }
+    }
+}
+
+impl Drop for CounterBanks {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range `map` mapped; no reference into it outlives `self`.
+        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert_eq!(result, 0, "munmap of the counters");
+    }
+}

@@ -1,0 +1,22 @@
+//! The kernel side as the daemon holds it: loaded programs, their maps, and the ways to attach them.
+//!
+//! Nothing outside this folder makes a bpf(2) call or a traffic-control message.
+
+mod attach;
+mod btf;
+mod clsact;
+mod counters;
+mod drops;
+mod kernel;
+mod sys;
+
+pub use attach::{AttachError, Attacher, Attachment, Mode};
+pub use btf::{DropReasons, KernelTypes};
+pub use clsact::ClsactFilter;
+pub use counters::CounterBanks;
+pub use drops::DropMap;
+pub use kernel::{Kernel, Limits, MapUse};
+pub use sys::{TcxLink, tcx_is_supported};
+
+/// The compiled kernel side.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dtm-kernel"));

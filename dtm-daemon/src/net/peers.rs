@@ -1,0 +1,100 @@
+//! The other end of a veth pair, asked about without entering its namespace.
+
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::Arc,
+};
+
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkMessage},
+    nsid::{NsidAttribute, NsidMessage},
+};
+
+use super::{Link, NetlinkError, Requests};
+
+/// An interface in another namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name there, such as `eth0`.
+    pub name: Arc<str>,
+    /// Its hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is switched on: its name and addresses are set before.
+    pub up: bool,
+    /// The addresses it has, link-local ones included.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The id this namespace has for the one behind `netns`; none where it has none yet.
+///
+/// Ids are handed out when the kernel first has to name the namespace, which a veth pair between the two makes it do.
+pub fn namespace_id(requests: &mut Requests, netns: BorrowedFd<'_>) -> Result<Option<i32>, NetlinkError> {
+    let mut message = NsidMessage::default();
+    message
+        .attributes
+        .push(NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned()));
+    let RouteNetlinkMessage::NewNsId(answer) = requests.get(RouteNetlinkMessage::GetNsId(message))? else {
+        return Err(NetlinkError::Unanswered);
+    };
+    Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(id) => Some(*id).filter(|id| *id >= 0),
+        _ => None,
+    }))
+}
+
+/// The interface `ifindex` of the namespace with the id `nsid`.
+///
+/// # Errors
+///
+/// `ENODEV` where the interface is gone, `EINVAL` where the namespace is.
+///
+/// # Minimum kernel version
+///
+/// 4.20 (`IFLA_TARGET_NETNSID`, `IFA_TARGET_NETNSID`).
+pub fn peer(requests: &mut Requests, nsid: i32, ifindex: u32) -> Result<Peer, NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.attributes.push(LinkAttribute::IfNetnsId(nsid));
+    let RouteNetlinkMessage::NewLink(answer) = requests.get(RouteNetlinkMessage::GetLink(message))? else {
+        return Err(NetlinkError::Unanswered);
+    };
+    let link = Link::from_message(&answer);
+    let mut addresses = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = AddressMessage::default();
+        message.header.family = family;
+        message.header.index = ifindex;
+        message.attributes.push(AddressAttribute::TargetNetNsId(nsid));
+        for answer in requests.dump(&RouteNetlinkMessage::GetAddress(message))? {
+            let RouteNetlinkMessage::NewAddress(answer) = answer else {
+                continue;
+            };
+            if answer.header.index == ifindex {
+                addresses.extend(local_address(&answer));
+            }
+        }
+    }
+    Ok(Peer {
+        name: link.name,
+        mac: link.mac,
+        up: link.up,
+        addresses,
+    })
+}
+
+/// The interface's own address: `IFA_LOCAL` where the kernel tells the two apart, else `IFA_ADDRESS`.
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
