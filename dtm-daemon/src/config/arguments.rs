@@ -8,7 +8,7 @@ use clap::{
 };
 
 use super::{
-    AttachMode, Config, ContainerLabels, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION, ListenAddress,
+    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION, ListenAddress,
     LogFormat, Refusal, file, values,
 };
 
@@ -136,7 +136,7 @@ struct Arguments {
         long = "path.btf",
         env = "DTM_PATH_BTF",
         value_name = "FILE",
-        default_value = "/sys/kernel/btf/vmlinux",
+        default_value = DEFAULT_BTF,
         value_parser = values::absolute_path,
         help_heading = "Host"
     )]

@@ -22,6 +22,9 @@ pub use listen::ListenAddress;
 /// Where dtm listens unless told otherwise: every address of the host, IPv6 and IPv4.
 pub const DEFAULT_LISTEN_ADDRESS: &str = ":10048";
 
+/// Where a normal kernel offers its own type information.
+pub const DEFAULT_BTF: &str = "/sys/kernel/btf/vmlinux";
+
 /// The git revision this was built from, where the build knew it (`DTM_REVISION`); else empty.
 pub const REVISION: &str = match option_env!("DTM_REVISION") {
     Some(revision) => revision,

@@ -33,7 +33,10 @@ impl TrackerHandle {
     /// The state as of now: the maps are read for this call, or for one that waited with it.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, TrackerStopped> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Snapshot(reply)).await.map_err(|_closed| TrackerStopped)?;
+        self.commands
+            .send(Command::Snapshot(reply))
+            .await
+            .map_err(|_closed| TrackerStopped)?;
         answer.await.map_err(|_closed| TrackerStopped)
     }
 

@@ -1,0 +1,156 @@
+//! The daemon's life: load, attach, watch, serve, and take everything off again.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use aya_log::EbpfLogger;
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bpf::{Kernel, Limits, tcx_is_supported},
+    config::{AttachMode, Config},
+    docker,
+    tracker::{Settings, Tracker},
+    web,
+};
+
+/// Room for what Docker says while the tracker is busy; the watcher waits when it is full.
+const DOCKER_UPDATES: usize = 256;
+
+/// How long a stop may take: two RCU grace periods for each of a thousand TCX links, and as much again.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs the daemon until SIGTERM or SIGINT, or until a part of it fails.
+///
+/// # Errors
+///
+/// What made it impossible to start or to go on. Nothing stays attached.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    // Signals first: one that comes during the start still ends in an orderly stop.
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    watch_signals(&cancel, &mut tasks)?;
+    docker::preflight(&config.docker_host)?;
+    // Addresses next: that one is in use should not cost an attach to every container.
+    let listeners = web::bind(&config).await?;
+    refuse_what_cannot_work(&config)?;
+    let limits = Limits {
+        slots: config.max_interfaces,
+    };
+    let btf = config.btf.clone();
+    let mut kernel = tokio::task::spawn_blocking(move || Kernel::load(&btf, limits))
+        .await
+        .context("load the kernel side")??;
+    forward_diagnostics(&mut kernel, &cancel, &mut tasks);
+
+    let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
+    let settings = Settings {
+        attach_mode: config.attach_mode,
+        linger: config.linger,
+        procfs: config.procfs.clone(),
+    };
+    let (tracker, handle) = Tracker::start(kernel, settings, docker_updates)?;
+    let host = config.docker_host.clone();
+    let watch_cancel = cancel.clone();
+    tasks.spawn(async move {
+        docker::watch(host, updates, watch_cancel).await;
+        Ok(())
+    });
+    tasks.spawn(tracker.run(cancel.clone()));
+    tasks.spawn(web::serve(listeners, handle, config, cancel.clone()));
+    wait(tasks, cancel).await
+}
+
+/// Waits for the tasks. The first that ends, ends the others; the first error is the daemon's.
+async fn wait(mut tasks: JoinSet<anyhow::Result<()>>, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    let mut deadline = None;
+    loop {
+        let next = match deadline {
+            None => tasks.join_next().await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, tasks.join_next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => bail!("not everything stopped within {} s", STOP_WITHIN.as_secs()),
+            },
+        };
+        let Some(ended) = next else { return result };
+        if !cancel.is_cancelled() {
+            cancel.cancel();
+        }
+        deadline.get_or_insert_with(|| tokio::time::Instant::now() + STOP_WITHIN);
+        let ended = ended.context("a part of the daemon panicked").flatten();
+        if result.is_ok() {
+            result = ended;
+        }
+    }
+}
+
+fn watch_signals(cancel: &CancellationToken, tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let cancel = cancel.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            _signal = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
+            _signal = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
+        }
+        cancel.cancel();
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Says in one line what is missing, before anything is loaded.
+fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
+    let default_btf = Path::new(crate::config::DEFAULT_BTF);
+    if config.btf != default_btf && !config.btf.exists() {
+        bail!("--path.btf: there is no {}", config.btf.display());
+    }
+    if config.attach_mode == AttachMode::Tcx && !tcx_is_supported() {
+        bail!(
+            "--attach-mode tcx: this kernel has no TCX (it needs 6.6 or later), or dtm may not use it; use auto"
+        );
+    }
+    Ok(())
+}
+
+/// Passes the kernel side's rare diagnostics on to the log.
+fn forward_diagnostics(
+    kernel: &mut Kernel,
+    cancel: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let logger = match EbpfLogger::init(kernel.ebpf_mut()) {
+        Ok(logger) => logger,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "no diagnostics from the kernel side");
+            return;
+        }
+    };
+    let mut logger = match AsyncFd::new(logger) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::debug!(%error, "no diagnostics from the kernel side");
+            return;
+        }
+    };
+    let cancel = cancel.clone();
+    tasks.spawn(async move {
+        loop {
+            let mut ready = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                ready = logger.readable_mut() => ready.context("wait for the kernel side's diagnostics")?,
+            };
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+}

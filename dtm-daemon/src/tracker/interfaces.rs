@@ -1,0 +1,124 @@
+//! The interfaces that are attached to, or about to be.
+
+use std::{sync::Arc, time::Instant};
+
+use dtm_common::{
+    drops::{Address, OWNER_PENDING},
+    index::InterfaceKey,
+};
+
+use super::{attaching::Generation, containers::SeriesKey, naming::Identity};
+use crate::{
+    bpf::{Attachment, Mode},
+    docker::ContainerId,
+    net::Link,
+};
+
+/// dtm's own number for the network namespace it runs in.
+pub(crate) const OWN_NETNS: u32 = 0;
+
+/// One life of an interface: it has a slot from its first sight to its end.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) link: Link,
+    /// Name of the bridge it is a port of, or last was.
+    pub(crate) bridge: Option<Arc<str>>,
+    pub(crate) generation: Generation,
+    pub(crate) slot: u32,
+    pub(crate) attachment: AttachmentState,
+    pub(crate) role: Role,
+    pub(crate) since: Instant,
+}
+
+/// How far the attachment is.
+#[derive(Debug)]
+pub(crate) enum AttachmentState {
+    /// The job is under way.
+    Attaching,
+    /// Counting.
+    Attached(Attachment),
+    /// The kernel refused; tried again when dtm resynchronises.
+    Failed,
+}
+
+/// What the interface is to Docker.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// The host end of a pair nobody has named yet.
+    Pending {
+        /// Whose it is, once that is known; Docker may not have told about them yet.
+        identity: Option<Identity>,
+        /// Whether the resolver was asked.
+        asked: bool,
+    },
+    /// The host end of a container's interface.
+    Container(Named),
+    /// The bridge of a network.
+    Bridge {
+        /// The network's id.
+        network: Arc<str>,
+    },
+}
+
+/// Whose interface it is: chosen once, at first sight, and kept whatever the container does to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) container: ContainerId,
+    /// The network's id and name.
+    pub(crate) network: (Arc<str>, Arc<str>),
+    /// The interface's name inside the container.
+    pub(crate) interface: Arc<str>,
+    /// Inode of the namespace it is in.
+    pub(crate) netns_inode: u32,
+    /// Addresses that stand for the container because of it.
+    pub(crate) addresses: Vec<Address>,
+}
+
+impl Named {
+    /// Which of its container's series it counts for.
+    pub(crate) fn series_key(&self) -> SeriesKey {
+        (Arc::clone(&self.network.1), Arc::clone(&self.interface))
+    }
+}
+
+impl Interface {
+    /// How the kernel side knows it.
+    pub(crate) fn key(&self) -> InterfaceKey {
+        InterfaceKey {
+            netns: OWN_NETNS,
+            ifindex: self.link.ifindex,
+        }
+    }
+
+    /// The owner of its drops until it has a name.
+    pub(crate) fn pending_owner(&self) -> u32 {
+        OWNER_PENDING | self.slot
+    }
+
+    /// The labels of `dtm_interfaces`.
+    pub(crate) fn state(&self) -> (&'static str, &'static str) {
+        let mode = match &self.attachment {
+            AttachmentState::Attached(attachment) => attachment.mode().as_str(),
+            AttachmentState::Attaching | AttachmentState::Failed => NO_MODE,
+        };
+        let state = match (&self.attachment, &self.role) {
+            (AttachmentState::Failed, _) => "failed",
+            (_, Role::Pending { .. }) => "pending",
+            (_, Role::Container(_)) => "named",
+            (_, Role::Bridge { .. }) => "bridge",
+        };
+        (state, mode)
+    }
+}
+
+/// The `mode` label of an interface nothing is attached to.
+const NO_MODE: &str = "none";
+
+/// Every combination of labels of `dtm_interfaces` that can occur.
+pub(crate) fn states() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let attached = [Mode::Tcx.as_str(), Mode::Clsact.as_str(), NO_MODE];
+    let states = ["pending", "named", "bridge"].into_iter();
+    states
+        .flat_map(move |state| attached.map(|mode| (state, mode)))
+        .chain([("failed", NO_MODE)])
+}

@@ -1,0 +1,346 @@
+//! What the kernel's interfaces mean: which to attach to, and what becomes of those that go.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dtm_common::drops::OWNER_NONE;
+
+use super::{
+    Tracker,
+    attaching::{AttachJob, Attached, Generation},
+    interfaces::{AttachmentState, Interface, Role},
+    names::Orphan,
+    resolving::ResolveJob,
+};
+use crate::{
+    bpf::{AttachError, Attachment},
+    net::{Link, LinkKind, get},
+};
+
+/// How long the host end of a pair on a bridge Docker does not know may wait for a name.
+const FOREIGN_AFTER: Duration = Duration::from_secs(10);
+
+impl Tracker {
+    /// Takes in an interface as it is now. `bulk`: many more are to come.
+    pub(super) fn link_changed(&mut self, link: Link, bulk: bool) {
+        let ifindex = link.ifindex;
+        if link.kind == LinkKind::Bridge {
+            let network = self
+                .networks
+                .of_bridge(&link.name)
+                .map(|network| Arc::clone(&network.id));
+            self.bridges.insert(ifindex, link.clone());
+            if let Some(network) = network {
+                self.attach(link, Role::Bridge { network }, bulk);
+            }
+            return;
+        }
+        let bridge = link
+            .master
+            .and_then(|master| self.bridges.get(&master))
+            .map(|bridge| Arc::clone(&bridge.name));
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            // A port leaves its bridge before it goes: the bridge it was on is what names its network.
+            interface.bridge = bridge.or(interface.bridge.take());
+            interface.link = link;
+            if matches!(interface.attachment, AttachmentState::Failed) {
+                interface.attachment = AttachmentState::Attaching;
+                let generation = interface.generation;
+                self.order(AttachJob::Attach { generation, bulk });
+            }
+        } else if link.is_host_end() && self.foreign.get(&ifindex) != link.master.as_ref() {
+            self.foreign.remove(&ifindex);
+            self.attach(
+                link,
+                Role::Pending {
+                    identity: None,
+                    asked: false,
+                },
+                bulk,
+            );
+        }
+        self.identify(ifindex);
+    }
+
+    /// Takes in that an interface is gone from this namespace.
+    pub(super) fn link_removed(&mut self, ifindex: u32) {
+        self.bridges.remove(&ifindex);
+        self.foreign.remove(&ifindex);
+        if let Some(interface) = self.interfaces.remove(&ifindex) {
+            self.retire(interface, true);
+        }
+        // The other end of a pair has left for the container's namespace: only now the host end can say which.
+        let left_behind = |interface: &&Interface| {
+            interface.link.peer == Some(ifindex) && interface.link.peer_nsid.is_none()
+        };
+        if let Some(host_end) = self
+            .interfaces
+            .values()
+            .find(left_behind)
+            .map(|interface| interface.link.ifindex)
+        {
+            match get(&mut self.requests, host_end) {
+                Ok(link) => self.link_changed(link, false),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, ifindex = host_end, "cannot ask about a host end");
+                }
+            }
+        }
+    }
+
+    /// Gives an interface a slot and orders its attachment.
+    fn attach(&mut self, link: Link, role: Role, bulk: bool) {
+        let ifindex = link.ifindex;
+        if self.interfaces.contains_key(&ifindex) {
+            return;
+        }
+        let now = Instant::now();
+        let Some(slot) = self.slots.take(now) else {
+            self.count_attach_error("no_slot");
+            tracing::warn!(
+                interface = &*link.name,
+                ifindex,
+                "every slot is in use: raise --max-interfaces"
+            );
+            return;
+        };
+        self.last_generation += 1;
+        let generation = Generation {
+            ifindex,
+            number: self.last_generation,
+        };
+        let bridge = link
+            .master
+            .and_then(|master| self.bridges.get(&master))
+            .map(|bridge| Arc::clone(&bridge.name));
+        let attachment = AttachmentState::Attaching;
+        let interface = Interface {
+            link,
+            bridge,
+            generation,
+            slot,
+            attachment,
+            role,
+            since: now,
+        };
+        let owner = match interface.role {
+            Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
+            Role::Bridge { .. } => OWNER_NONE,
+        };
+        if let Err(error) = self.kernel.enter(interface.key(), slot) {
+            self.count_map_error("index", &error);
+            self.slots.give_back(slot, now);
+            return;
+        }
+        let result = self.kernel.set_owner(slot, owner);
+        self.check_map("owners", result);
+        tracing::debug!(interface = &*interface.link.name, ifindex, slot, "attaching");
+        self.interfaces.insert(ifindex, interface);
+        self.order(AttachJob::Attach { generation, bulk });
+    }
+
+    /// Takes in how an attachment went.
+    pub(super) fn on_attached(&mut self, attached: Attached) {
+        let Attached { generation, result } = attached;
+        if let Some(starting) = &mut self.starting {
+            starting.remove(&generation.ifindex);
+        }
+        let interface = self.interfaces.get_mut(&generation.ifindex);
+        match (
+            interface.filter(|interface| interface.generation == generation),
+            result,
+        ) {
+            (Some(interface), Ok(attachment)) => {
+                let (mode, waited) = (attachment.mode().as_str(), interface.since.elapsed());
+                tracing::debug!(interface = &*interface.link.name, mode, ?waited, "attached");
+                interface.attachment = AttachmentState::Attached(attachment);
+            }
+            (Some(interface), Err(error)) => {
+                interface.attachment = AttachmentState::Failed;
+                let name = Arc::clone(&interface.link.name);
+                self.count_attach_error(error.reason());
+                if !matches!(error, AttachError::Gone) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        interface = &*name,
+                        error,
+                        "cannot attach, its traffic is not counted"
+                    );
+                }
+            }
+            // It went while it was being attached to.
+            (None, Ok(attachment)) => self.order(AttachJob::Detach(attachment)),
+            (None, Err(_gone_with_it)) => {}
+        }
+        self.note_readiness();
+    }
+
+    /// Ends an interface's life: its last totals go where they belong. `device_gone`: the kernel has taken its filters
+    /// along.
+    fn retire(&mut self, interface: Interface, device_gone: bool) {
+        let now = Instant::now();
+        let traffic = self.kernel.counters.read(interface.slot);
+        let result = self.kernel.leave(interface.key());
+        self.check_map("index", result);
+        let Interface {
+            link,
+            bridge,
+            generation,
+            slot,
+            attachment,
+            role,
+            since: _,
+        } = interface;
+        match attachment {
+            AttachmentState::Attached(Attachment::Clsact { .. }) if device_gone => {}
+            AttachmentState::Attached(attachment) => self.order(AttachJob::Detach(attachment)),
+            AttachmentState::Attaching | AttachmentState::Failed => {}
+        }
+        match role {
+            Role::Bridge { network } => {
+                self.networks.add_past(&network, traffic, true);
+                self.release(slot, now);
+            }
+            Role::Container(named) => {
+                self.end_series(&named, link.ifindex, slot, traffic, now);
+                self.release(slot, now);
+            }
+            Role::Pending { identity, .. } => {
+                self.orphans.push(Orphan {
+                    link,
+                    bridge,
+                    generation,
+                    slot,
+                    identity,
+                    traffic,
+                    since: now,
+                });
+                self.name_all();
+            }
+        }
+    }
+
+    /// Gives a slot back; its drops belong to nobody from now on.
+    pub(super) fn release(&mut self, slot: u32, now: Instant) {
+        let result = self.kernel.set_owner(slot, OWNER_NONE);
+        self.check_map("owners", result);
+        self.slots.give_back(slot, now);
+    }
+
+    /// Asks whose an interface is, once the kernel says in which namespace its other end is.
+    fn identify(&mut self, ifindex: u32) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+            return;
+        };
+        let (Some(peer), Some(nsid)) = (interface.link.peer, interface.link.peer_nsid) else {
+            return;
+        };
+        if let Role::Pending {
+            identity: None,
+            asked,
+        } = &mut interface.role
+            && !*asked
+        {
+            *asked = true;
+            let job = ResolveJob {
+                generation: interface.generation,
+                nsid,
+                peer,
+            };
+            // The thread lives as long as this sender does.
+            drop(self.resolve_jobs.send(job));
+        }
+    }
+
+    /// Lets the resolver be asked again about interfaces it found nothing for.
+    pub(super) fn ask_again(&mut self) {
+        for interface in self.interfaces.values_mut() {
+            if let Role::Pending {
+                identity: None,
+                asked,
+            } = &mut interface.role
+            {
+                *asked = false;
+            }
+        }
+    }
+
+    /// Takes in that Docker's networks have changed: bridges may have become Docker's.
+    pub(super) fn bridges_changed(&mut self) -> anyhow::Result<()> {
+        for link in self.bridges.values().cloned().collect::<Vec<_>>() {
+            self.link_changed(link, false);
+        }
+        let Self {
+            foreign,
+            bridges,
+            networks,
+            ..
+        } = self;
+        let before = foreign.len();
+        foreign.retain(|_ifindex, master| {
+            bridges
+                .get(master)
+                .is_none_or(|bridge| networks.of_bridge(&bridge.name).is_none())
+        });
+        if foreign.len() == before {
+            Ok(())
+        } else {
+            self.resynchronise(false)
+        }
+    }
+
+    /// Leaves alone what turned out to be somebody else's: host ends on bridges that Docker does not know.
+    pub(super) fn leave_foreign(&mut self, now: Instant) {
+        if self.docker.up != Some(true) {
+            return;
+        }
+        let networks = &self.networks;
+        let is_foreign = |interface: &Interface| {
+            matches!(interface.role, Role::Pending { .. })
+                && now.duration_since(interface.since) >= FOREIGN_AFTER
+                && interface
+                    .bridge
+                    .as_ref()
+                    .is_some_and(|bridge| networks.of_bridge(bridge).is_none())
+        };
+        let foreign: Vec<_> = self
+            .interfaces
+            .extract_if(|_ifindex, interface| is_foreign(interface))
+            .collect();
+        for (ifindex, interface) in foreign {
+            tracing::info!(
+                interface = &*interface.link.name,
+                bridge = interface.bridge.as_deref(),
+                "not on a network of Docker's, left alone"
+            );
+            let Interface {
+                link,
+                slot,
+                attachment,
+                ..
+            } = interface;
+            let result = self.kernel.leave(dtm_common::index::InterfaceKey {
+                netns: super::interfaces::OWN_NETNS,
+                ifindex,
+            });
+            self.check_map("index", result);
+            if let AttachmentState::Attached(attachment) = attachment {
+                self.order(AttachJob::Detach(attachment));
+            }
+            self.foreign.extend(link.master.map(|master| (ifindex, master)));
+            self.release(slot, now);
+        }
+    }
+
+    fn order(&self, job: AttachJob) {
+        // The thread lives as long as this sender does.
+        drop(self.attach_jobs.send(job));
+    }
+
+    fn count_attach_error(&mut self, reason: &'static str) {
+        *self.counts.attach_errors.entry(reason).or_default() += 1;
+    }
+}

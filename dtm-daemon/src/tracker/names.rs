@@ -1,0 +1,312 @@
+//! Putting the kernel's interfaces and Docker's containers together.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dtm_common::drops::{Address, OWNER_PENDING};
+
+use super::{
+    Tracker, Traffic,
+    containers::Tracked,
+    interfaces::{Interface, Named, Role},
+    naming::{self, Identity, UNKNOWN_INTERFACE},
+    resolving::Resolved,
+};
+use crate::{
+    docker::{Container, ContainerId},
+    net::Link,
+};
+
+/// How long an interface that is gone waits for a name before its traffic belongs to nobody. Docker's events come
+/// within milliseconds; while it does not answer at all, nothing is given up.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many interfaces may wait like that; a Docker that never answers must not make dtm grow.
+const ORPHANS_LIMIT: usize = 1024;
+
+/// An interface that was gone before it had a name.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) link: Link,
+    pub(super) bridge: Option<Arc<str>>,
+    /// Kept: drops may be counted under it.
+    pub(super) slot: u32,
+    pub(super) identity: Option<Identity>,
+    pub(super) traffic: Traffic,
+    pub(super) since: Instant,
+    pub(super) generation: super::attaching::Generation,
+}
+
+impl Tracker {
+    /// Takes in whose an interface is.
+    pub(super) fn on_resolved(&mut self, resolved: Resolved) {
+        let Resolved { generation, identity } = resolved;
+        if let Some(interface) = self.interfaces.get_mut(&generation.ifindex)
+            && interface.generation == generation
+        {
+            if let Role::Pending {
+                identity: unknown, ..
+            } = &mut interface.role
+            {
+                *unknown = Some(identity);
+            }
+        } else if let Some(orphan) = self
+            .orphans
+            .iter_mut()
+            .find(|orphan| orphan.generation == generation)
+        {
+            orphan.identity = Some(identity);
+        }
+        self.name_all();
+    }
+
+    /// Names everything that can be named by now.
+    pub(super) fn name_all(&mut self) {
+        let pending = self
+            .interfaces
+            .values()
+            .filter_map(|interface| match &interface.role {
+                Role::Pending {
+                    identity: Some(identity),
+                    ..
+                } => Some((
+                    interface.link.ifindex,
+                    self.choose(interface.bridge.as_deref(), identity)?,
+                )),
+                _ => None,
+            });
+        for (ifindex, named) in pending.collect::<Vec<_>>() {
+            self.begin_series(ifindex, named);
+        }
+        for orphan in std::mem::take(&mut self.orphans) {
+            let named = orphan
+                .identity
+                .as_ref()
+                .and_then(|identity| self.choose(orphan.bridge.as_deref(), identity));
+            match named {
+                Some(named) => self.bury(&orphan, &named),
+                None => self.orphans.push(orphan),
+            }
+        }
+    }
+
+    /// The name of an interface, if Docker has told enough.
+    fn choose(&self, bridge: Option<&str>, identity: &Identity) -> Option<Named> {
+        let container = naming::owner(identity, |id| {
+            self.containers.get(id).map(|tracked| &tracked.container)
+        })?;
+        let peer = identity.peer.as_ref();
+        let network = naming::network(bridge, container, peer, self.networks.by_id())?;
+        Some(Named {
+            container: container.id.clone(),
+            network: (Arc::clone(&network.id), Arc::clone(&network.name)),
+            interface: peer.map_or_else(|| Arc::from(UNKNOWN_INTERFACE), |peer| Arc::clone(&peer.name)),
+            netns_inode: identity.netns_inode,
+            addresses: Vec::new(),
+        })
+    }
+
+    /// Makes an interface count for its container; what it counted since the attach goes along.
+    fn begin_series(&mut self, ifindex: u32, mut named: Named) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+            return;
+        };
+        let Some(tracked) = self.containers.get_mut(&named.container) else {
+            return;
+        };
+        let (slot, pending_owner) = (interface.slot, interface.pending_owner());
+        let Role::Pending { identity, .. } = &interface.role else {
+            return;
+        };
+        let peer_addresses = identity
+            .as_ref()
+            .and_then(|identity| identity.peer.as_ref())
+            .map(|peer| peer.addresses.clone());
+        tracing::debug!(
+            container = &*tracked.container.name,
+            network = &*named.network.1,
+            interface = &*named.interface,
+            host_end = &*interface.link.name,
+            "named"
+        );
+        tracked
+            .series
+            .entry(named.series_key())
+            .or_default()
+            .live
+            .insert(ifindex);
+        tracked.aliases.insert(pending_owner);
+        *tracked.netns.entry(named.netns_inode).or_default() += 1;
+        tracked.note_end(Instant::now());
+        let number = tracked.number;
+        let endpoint_addresses = endpoint_addresses(&tracked.container, &named);
+        let results = [
+            ("owners", self.kernel.set_owner(slot, number)),
+            (
+                "netns_owners",
+                self.kernel.set_netns_owner(named.netns_inode, Some(number)),
+            ),
+        ];
+        for (map, result) in results {
+            self.check_map(map, result);
+        }
+        let addresses = peer_addresses
+            .unwrap_or_default()
+            .into_iter()
+            .chain(endpoint_addresses);
+        self.claim(&mut named.addresses, number, addresses);
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.role = Role::Container(named);
+        }
+    }
+
+    /// Ends an interface's part in its series.
+    pub(super) fn end_series(
+        &mut self,
+        named: &Named,
+        ifindex: u32,
+        slot: u32,
+        traffic: Traffic,
+        now: Instant,
+    ) {
+        self.networks.add_past(&named.network.0, traffic, false);
+        let drops = self.fold_drops(&[OWNER_PENDING | slot]);
+        let Some(tracked) = self.containers.get_mut(&named.container) else {
+            return;
+        };
+        let series = tracked.series.entry(named.series_key()).or_default();
+        series.live.remove(&ifindex);
+        series.past += traffic;
+        tracked.aliases.remove(&(OWNER_PENDING | slot));
+        tracked.add_past_drops(drops);
+        tracked.note_end(now);
+        let number = tracked.number;
+        let interfaces = tracked.netns.entry(named.netns_inode).or_default();
+        *interfaces = interfaces.saturating_sub(1);
+        if *interfaces == 0 {
+            tracked.netns.remove(&named.netns_inode);
+            let result = self.kernel.set_netns_owner(named.netns_inode, None);
+            self.check_map("netns_owners", result);
+        }
+        for address in &named.addresses {
+            let owner = self.addresses.remove(*address, number);
+            let result = self.kernel.set_address_owner(*address, owner);
+            self.check_map("address_owners", result);
+        }
+    }
+
+    /// Puts the totals of an interface that was gone before it had a name where they belong.
+    fn bury(&mut self, orphan: &Orphan, named: &Named) {
+        let now = Instant::now();
+        tracing::debug!(container = %named.container, host_end = &*orphan.link.name, "named after its end");
+        self.networks.add_past(&named.network.0, orphan.traffic, false);
+        let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
+        if let Some(tracked) = self.containers.get_mut(&named.container) {
+            tracked.series.entry(named.series_key()).or_default().past += orphan.traffic;
+            tracked.add_past_drops(drops);
+        }
+        self.release(orphan.slot, now);
+    }
+
+    /// Gives up on interfaces that nobody will name any more.
+    pub(super) fn give_up_orphans(&mut self, now: Instant) {
+        let docker_answers = self.docker.up == Some(true);
+        let mut too_many = self.orphans.len().saturating_sub(ORPHANS_LIMIT);
+        for orphan in std::mem::take(&mut self.orphans) {
+            let expired = docker_answers && now.duration_since(orphan.since) >= ORPHAN_PATIENCE;
+            if !expired && too_many == 0 {
+                self.orphans.push(orphan);
+                continue;
+            }
+            too_many = too_many.saturating_sub(1);
+            self.unattributed += orphan.traffic;
+            let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
+            self.forget_drops(&drops, true);
+            self.release(orphan.slot, now);
+        }
+    }
+
+    /// Takes in addresses that Docker told of after an interface was named.
+    pub(super) fn claim_endpoints(&mut self, id: &ContainerId) {
+        let Some(tracked) = self.containers.get(id) else {
+            return;
+        };
+        let (container, number) = (Arc::clone(&tracked.container), tracked.number);
+        let live: Vec<u32> = tracked
+            .series
+            .values()
+            .flat_map(|series| series.live.iter().copied())
+            .collect();
+        for ifindex in live {
+            let Some(Interface {
+                role: Role::Container(named),
+                ..
+            }) = self.interfaces.get_mut(&ifindex)
+            else {
+                continue;
+            };
+            let addresses = endpoint_addresses(&container, named);
+            let mut claimed = std::mem::take(&mut named.addresses);
+            self.claim(&mut claimed, number, addresses);
+            if let Some(Interface {
+                role: Role::Container(named),
+                ..
+            }) = self.interfaces.get_mut(&ifindex)
+            {
+                named.addresses = claimed;
+            }
+        }
+    }
+
+    /// Adds the addresses that are not in `claimed` yet to those that stand for a container.
+    fn claim(
+        &mut self,
+        claimed: &mut Vec<Address>,
+        number: u32,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) {
+        for address in addresses.into_iter().filter_map(routable) {
+            if claimed.contains(&address) {
+                continue;
+            }
+            claimed.push(address);
+            let owner = self.addresses.add(address, number);
+            let result = self.kernel.set_address_owner(address, owner);
+            self.check_map("address_owners", result);
+        }
+    }
+
+    /// Forgets a container whose totals have lingered.
+    pub(super) fn forget(&mut self, tracked: &Tracked) {
+        let owners: Vec<u32> = tracked.aliases.iter().copied().chain([tracked.number]).collect();
+        let drops = self.fold_drops(&owners);
+        self.forget_drops(&drops, false);
+        self.forget_drops(&tracked.past_drops, false);
+    }
+}
+
+/// What Docker says are the addresses of an interface.
+fn endpoint_addresses(container: &Container, named: &Named) -> Vec<IpAddr> {
+    let mut endpoints = container.endpoints.iter();
+    endpoints
+        .find(|endpoint| endpoint.network_id == named.network.0)
+        .map_or_else(Vec::new, |endpoint| endpoint.addresses.clone())
+}
+
+/// The address as the kernel side knows it, unless it is one that every network has.
+fn routable(address: IpAddr) -> Option<Address> {
+    match address {
+        IpAddr::V4(address) => {
+            let is_everywhere = address.is_loopback() || address.is_link_local() || address.is_unspecified();
+            (!is_everywhere).then(|| Address::v4(address.octets()))
+        }
+        IpAddr::V6(address) => {
+            let is_everywhere =
+                address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified();
+            (!is_everywhere).then(|| Address(address.octets()))
+        }
+    }
+}

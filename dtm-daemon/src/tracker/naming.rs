@@ -1,0 +1,206 @@
+//! Whose interface this is: pure choices over what the kernel and Docker said.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use crate::{
+    docker::{Container, ContainerId, Network},
+    net::Peer,
+};
+
+/// What the kernel says about the other end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Inode of the namespace the other end is in.
+    pub(crate) netns_inode: u32,
+    /// Ids found in the control groups of the processes there, outermost first.
+    pub(crate) containers: Vec<ContainerId>,
+    /// The other end; none where it was gone before it could be asked about.
+    pub(crate) peer: Option<Peer>,
+}
+
+/// The container a namespace belongs to: the one that made it, not those that joined it.
+///
+/// None where Docker has not told about any of them yet.
+pub(crate) fn owner<'a>(
+    identity: &Identity,
+    container: impl Fn(&ContainerId) -> Option<&'a Arc<Container>>,
+) -> Option<&'a Arc<Container>> {
+    let mut known = identity.containers.iter().filter_map(container);
+    known.find(|container| !container.network_mode.starts_with("container:"))
+}
+
+/// The Docker network of an interface of `container`.
+///
+/// The bridge the host's end is a port of decides: a container can be on a bridge's network once only. Where Docker
+/// does not name the bridge, the endpoint with the interface's hardware address or one of its addresses does.
+pub(crate) fn network<'a>(
+    bridge: Option<&str>,
+    container: &Container,
+    peer: Option<&Peer>,
+    networks: &'a HashMap<Arc<str>, Network>,
+) -> Option<&'a Network> {
+    let by_bridge = bridge.and_then(|bridge| {
+        networks
+            .values()
+            .find(|network| network.bridge.as_deref() == Some(bridge))
+    });
+    by_bridge.or_else(|| {
+        let peer = peer?;
+        let shares_address =
+            |addresses: &[IpAddr]| addresses.iter().any(|address| peer.addresses.contains(address));
+        let endpoint = container.endpoints.iter().find(|endpoint| {
+            endpoint.mac.is_some_and(|mac| peer.mac == Some(mac)) || shares_address(&endpoint.addresses)
+        })?;
+        networks.get(&endpoint.network_id)
+    })
+}
+
+/// The label of an interface whose name could not be read before it was gone.
+pub(crate) const UNKNOWN_INTERFACE: &str = "unknown";
+
+/// Why no traffic of a container can be shown, where that is known.
+pub(crate) fn uncovered(
+    container: &Container,
+    networks: &HashMap<Arc<str>, Network>,
+) -> Option<&'static str> {
+    if &*container.network_mode == "host" {
+        return Some("host_network");
+    }
+    container
+        .endpoints
+        .iter()
+        .find_map(|endpoint| match &*networks.get(&endpoint.network_id)?.driver {
+            "bridge" | "null" => None,
+            "overlay" => Some("overlay_network"),
+            "macvlan" => Some("macvlan_network"),
+            "ipvlan" => Some("ipvlan_network"),
+            _ => Some("network_driver"),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::docker::{ContainerState, Endpoint};
+
+    fn id(digit: char) -> ContainerId {
+        ContainerId::parse(&String::from(digit).repeat(64)).unwrap()
+    }
+
+    fn container(digit: char, network_mode: &str, endpoints: Vec<Endpoint>) -> Arc<Container> {
+        Arc::new(Container {
+            id: id(digit),
+            name: Arc::from(format!("name-{digit}")),
+            image: Arc::from("image"),
+            labels: BTreeMap::new(),
+            network_mode: Arc::from(network_mode),
+            state: ContainerState::Running,
+            started_at: None,
+            endpoints,
+        })
+    }
+
+    fn networks() -> HashMap<Arc<str>, Network> {
+        let network = |id: &str, driver: &str, bridge: Option<&str>| Network {
+            id: Arc::from(id),
+            name: Arc::from(format!("{id}-name")),
+            driver: Arc::from(driver),
+            bridge: bridge.map(Arc::from),
+        };
+        let networks = [
+            network("front", "bridge", Some("br-front")),
+            network("far", "macvlan", None),
+            network("back", "bridge", None),
+        ];
+        networks
+            .into_iter()
+            .map(|network| (Arc::clone(&network.id), network))
+            .collect()
+    }
+
+    fn endpoint(network: &str, mac: u8, address: &str) -> Endpoint {
+        Endpoint {
+            network: Arc::from(format!("{network}-name")),
+            network_id: Arc::from(network),
+            mac: Some([2, 0, 0, 0, 0, mac]),
+            addresses: vec![address.parse().unwrap()],
+        }
+    }
+
+    fn peer(mac: u8, address: &str) -> Peer {
+        Peer {
+            name: Arc::from("eth0"),
+            mac: Some([2, 0, 0, 0, 0, mac]),
+            up: true,
+            addresses: vec![address.parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn a_namespace_belongs_to_the_container_that_made_it() {
+        let (owner_container, sidecar) = (
+            container('a', "front", vec![]),
+            container('b', "container:aaaa", vec![]),
+        );
+        let all = [owner_container, sidecar];
+        let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
+        let identity = Identity {
+            netns_inode: 1,
+            containers: vec![id('b'), id('a')],
+            peer: None,
+        };
+        assert_eq!(
+            owner(&identity, find).map(|container| container.id.clone()),
+            Some(id('a'))
+        );
+    }
+
+    #[test]
+    fn a_container_docker_has_not_told_about_owns_nothing_yet() {
+        let identity = Identity {
+            netns_inode: 1,
+            containers: vec![id('c')],
+            peer: None,
+        };
+        assert_eq!(owner(&identity, |_id| None), None);
+    }
+
+    #[test]
+    fn the_bridge_decides_the_network_even_against_a_changed_address() {
+        let networks = networks();
+        let container = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
+        let changed = peer(9, "192.0.2.9");
+        let found = network(Some("br-front"), &container, Some(&changed), &networks).unwrap();
+        assert_eq!(&*found.id, "front");
+    }
+
+    #[test]
+    fn without_a_named_bridge_mac_or_address_choose_the_endpoint() {
+        let networks = networks();
+        let container = container(
+            'a',
+            "back",
+            vec![endpoint("far", 1, "10.0.0.2"), endpoint("back", 2, "10.0.1.2")],
+        );
+        let by_mac = network(Some("other0"), &container, Some(&peer(2, "192.0.2.1")), &networks).unwrap();
+        assert_eq!(&*by_mac.id, "back");
+        let by_address = network(None, &container, Some(&peer(9, "10.0.0.2")), &networks).unwrap();
+        assert_eq!(&*by_address.id, "far");
+        assert_eq!(network(None, &container, None, &networks), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_has_a_reason() {
+        let networks = networks();
+        assert_eq!(
+            uncovered(&container('a', "host", vec![]), &networks),
+            Some("host_network")
+        );
+        let far = container('a', "far", vec![endpoint("far", 1, "10.0.0.2")]);
+        assert_eq!(uncovered(&far, &networks), Some("macvlan_network"));
+        let front = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
+        assert_eq!(uncovered(&front, &networks), None);
+    }
+}

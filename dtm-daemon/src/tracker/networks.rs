@@ -1,0 +1,206 @@
+//! Docker's networks and the sums that belong to them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{NetworkSnapshot, Traffic};
+use crate::docker::Network;
+
+/// What moved on a network, living interfaces left out.
+#[derive(Debug, Default)]
+struct Past {
+    containers: Traffic,
+    bridge: Traffic,
+    has_bridge: bool,
+}
+
+/// All networks, by id, and what was moved on those that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    by_id: HashMap<Arc<str>, Network>,
+    past: HashMap<Arc<str>, Past>,
+    /// Networks Docker has removed, with their names, until their sums have lingered.
+    removed: HashMap<Arc<str>, (Network, Instant)>,
+}
+
+impl Networks {
+    /// The networks there are.
+    pub(crate) fn by_id(&self) -> &HashMap<Arc<str>, Network> {
+        &self.by_id
+    }
+
+    pub(crate) fn update(&mut self, network: Network) {
+        self.removed.remove(&network.id);
+        self.by_id.insert(Arc::clone(&network.id), network);
+    }
+
+    pub(crate) fn remove(&mut self, id: &str, now: Instant) {
+        if let Some((id, network)) = self.by_id.remove_entry(id) {
+            self.removed.insert(id, (network, now));
+        }
+    }
+
+    /// Takes in the list of all networks there are.
+    pub(crate) fn listed(&mut self, networks: Vec<Network>, now: Instant) {
+        let gone: Vec<_> = self
+            .by_id
+            .keys()
+            .filter(|id| networks.iter().all(|network| network.id != **id))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.remove(&id, now);
+        }
+        for network in networks {
+            self.update(network);
+        }
+    }
+
+    /// The network whose bridge has this name.
+    pub(crate) fn of_bridge(&self, bridge: &str) -> Option<&Network> {
+        self.by_id
+            .values()
+            .find(|network| network.bridge.as_deref() == Some(bridge))
+    }
+
+    /// Adds what an interface that is gone moved.
+    pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: Traffic, at_bridge: bool) {
+        let past = self.past.entry(Arc::clone(id)).or_default();
+        if at_bridge {
+            past.bridge += traffic;
+            past.has_bridge = true;
+        } else {
+            past.containers += traffic;
+        }
+    }
+
+    /// Forgets removed networks whose sums have lingered. One that was made again under its name inherits the sums:
+    /// its series must not step back.
+    pub(crate) fn expire(&mut self, now: Instant, linger: Duration) {
+        let Self { by_id, past, removed } = self;
+        for (id, (network, _since)) in
+            removed.extract_if(|_id, (_network, since)| now.duration_since(*since) >= linger)
+        {
+            let Some(Past {
+                containers,
+                bridge,
+                has_bridge,
+            }) = past.remove(&id)
+            else {
+                continue;
+            };
+            let is_heir = |other: &&Network| other.name == network.name && other.driver == network.driver;
+            if let Some(heir) = by_id.values().find(is_heir) {
+                let heir = past.entry(Arc::clone(&heir.id)).or_default();
+                heir.containers += containers;
+                heir.bridge += bridge;
+                heir.has_bridge |= has_bridge;
+            }
+        }
+    }
+
+    /// The sums by name and driver: a network made again under its name goes on in the same series.
+    ///
+    /// `live` are the interfaces that count now: (network's id, traffic, whether it is the bridge).
+    pub(crate) fn snapshot(&self, live: &[(Arc<str>, Traffic, bool)]) -> Vec<NetworkSnapshot> {
+        let Self { by_id, past, removed } = self;
+        let mut sums: BTreeMap<(Arc<str>, Arc<str>), NetworkSnapshot> = BTreeMap::new();
+        let mut of = HashMap::new();
+        let networks = by_id
+            .values()
+            .chain(removed.values().map(|(network, _since)| network));
+        for network in networks {
+            let label = (Arc::clone(&network.name), Arc::clone(&network.driver));
+            of.insert(Arc::clone(&network.id), label.clone());
+            let sum = sums.entry(label).or_insert_with(|| NetworkSnapshot {
+                name: Arc::clone(&network.name),
+                driver: Arc::clone(&network.driver),
+                containers: Traffic::default(),
+                bridge: None,
+            });
+            if let Some(past) = past.get(&network.id) {
+                sum.containers += past.containers;
+                if past.has_bridge {
+                    *sum.bridge.get_or_insert_default() += past.bridge;
+                }
+            }
+        }
+        for (id, traffic, at_bridge) in live {
+            let Some(sum) = of.get(id).and_then(|label| sums.get_mut(label)) else {
+                continue;
+            };
+            if *at_bridge {
+                *sum.bridge.get_or_insert_default() += *traffic;
+            } else {
+                sum.containers += *traffic;
+            }
+        }
+        sums.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_common::traffic::Tally;
+
+    use super::*;
+
+    fn network(id: &str) -> Network {
+        Network {
+            id: Arc::from(id),
+            name: Arc::from("front"),
+            driver: Arc::from("bridge"),
+            bridge: Some(Arc::from(format!("br-{id}"))),
+        }
+    }
+
+    fn received(bytes: u64) -> Traffic {
+        Traffic {
+            receive: Tally {
+                bytes,
+                packets: 1,
+                wire_bytes: bytes,
+            },
+            transmit: Tally::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_gone_stays_in_the_sum() {
+        let mut networks = Networks::default();
+        networks.update(network("one"));
+        networks.add_past(&Arc::from("one"), received(5), false);
+        let [sum] = networks
+            .snapshot(&[(Arc::from("one"), received(7), false)])
+            .try_into()
+            .unwrap();
+        assert_eq!(sum.containers.receive.bytes, 12);
+        assert!(sum.bridge.is_none());
+    }
+
+    #[test]
+    fn a_network_made_again_goes_on_in_the_same_series() {
+        let (mut networks, start) = (Networks::default(), Instant::now());
+        networks.update(network("one"));
+        networks.add_past(&Arc::from("one"), received(5), true);
+        networks.listed(vec![network("two")], start);
+        let [sum] = networks
+            .snapshot(&[(Arc::from("two"), received(7), true)])
+            .try_into()
+            .unwrap();
+        assert_eq!(sum.bridge.unwrap().receive.bytes, 12);
+        networks.expire(start + Duration::from_secs(1), Duration::from_secs(1));
+        let [sum] = networks
+            .snapshot(&[(Arc::from("two"), received(7), true)])
+            .try_into()
+            .unwrap();
+        assert_eq!(
+            sum.bridge.unwrap().receive.bytes,
+            12,
+            "the old sum is inherited, not lost"
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! One pass over the maps, made into what a scrape shows.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use dtm_common::drops::{DropKey, DropTally};
+
+use super::{
+    ContainerSnapshot, DropSnapshot, InterfaceSnapshot, Snapshot, Status, Tracker, Traffic,
+    containers::{Drops, Tracked},
+    drops::{add, direction},
+    interfaces::{AttachmentState, Role, states},
+    naming::uncovered,
+};
+use crate::docker::ContainerState;
+
+/// Drops of one pass, by whose they are.
+#[derive(Default)]
+struct DropsRead {
+    by_container: HashMap<u32, Drops>,
+    unattributed: BTreeMap<Arc<str>, u64>,
+    all: BTreeMap<Arc<str>, u64>,
+    entries: u64,
+    success: bool,
+}
+
+impl Tracker {
+    /// Reads everything once.
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let started = Instant::now();
+        let traffic: HashMap<u32, Traffic> = self
+            .interfaces
+            .iter()
+            .map(|(ifindex, interface)| (*ifindex, self.kernel.counters.read(interface.slot)))
+            .collect();
+        let mut drops = self.read_drops();
+        let errors = self.kernel.errors();
+        let read_duration = started.elapsed();
+        let live: Vec<_> = self
+            .interfaces
+            .iter()
+            .filter_map(|(ifindex, interface)| {
+                let traffic = *traffic.get(ifindex)?;
+                match &interface.role {
+                    Role::Container(named) => Some((Arc::clone(&named.network.0), traffic, false)),
+                    Role::Bridge { network } => Some((Arc::clone(network), traffic, true)),
+                    Role::Pending { .. } => None,
+                }
+            })
+            .collect();
+        let mut containers: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|tracked| tracked.is_shown(now, self.linger))
+            .map(|tracked| self.container_snapshot(tracked, &traffic, &mut drops))
+            .collect();
+        let name = |container: &ContainerSnapshot| {
+            (
+                Arc::clone(&container.container.name),
+                container.container.id.clone(),
+            )
+        };
+        containers.sort_by_cached_key(name);
+        let status = self.status(&drops, read_duration, errors);
+        Snapshot {
+            containers,
+            networks: self.networks.snapshot(&live),
+            unattributed: self.unattributed,
+            unattributed_drops: drops.unattributed,
+            dropped: drops.all,
+            status,
+        }
+    }
+
+    fn container_snapshot(
+        &self,
+        tracked: &Tracked,
+        traffic: &HashMap<u32, Traffic>,
+        drops: &mut DropsRead,
+    ) -> ContainerSnapshot {
+        let interfaces = tracked.series.iter().map(|((network, interface), series)| {
+            let mut sum = series.past;
+            for live in series.live.iter().filter_map(|ifindex| traffic.get(ifindex)) {
+                sum += *live;
+            }
+            InterfaceSnapshot {
+                network: Arc::clone(network),
+                interface: Arc::clone(interface),
+                traffic: sum,
+            }
+        });
+        let mut lost = tracked.past_drops.clone();
+        for (key, tally) in drops.by_container.remove(&tracked.number).into_iter().flatten() {
+            add(lost.entry(key).or_default(), tally);
+        }
+        let mut lost: Vec<_> = lost
+            .into_iter()
+            .map(|((number, reason), DropTally { packets, bytes })| DropSnapshot {
+                direction: direction(number),
+                reason: self.kernel.reasons.name(reason),
+                packets,
+                bytes,
+            })
+            .collect();
+        lost.sort_by(|one, other| (one.direction, &one.reason).cmp(&(other.direction, &other.reason)));
+        let container = Arc::clone(&tracked.container);
+        let shared = container.network_mode.strip_prefix("container:").map(Arc::from);
+        let living = tracked.is_living();
+        ContainerSnapshot {
+            uncovered: uncovered(&container, self.networks.by_id()).filter(|_reason| living),
+            living,
+            network_container_id: shared,
+            interfaces: interfaces.collect(),
+            drops: lost,
+            container,
+        }
+    }
+
+    /// The kernel's drops and those that are kept from before, by whose they are.
+    fn read_drops(&self) -> DropsRead {
+        let mut read = DropsRead {
+            success: true,
+            ..DropsRead::default()
+        };
+        let Some(map) = &self.kernel.drops else {
+            return read;
+        };
+        let zeroes = || {
+            self.kernel
+                .reasons
+                .drops()
+                .map(|reason| (Arc::clone(reason), 0))
+                .collect()
+        };
+        read.all = zeroes();
+        read.unattributed = zeroes();
+        let owners: HashMap<u32, u32> = self
+            .containers
+            .iter()
+            .flat_map(|tracked| {
+                tracked
+                    .aliases
+                    .iter()
+                    .chain([&tracked.number])
+                    .map(|owner| (*owner, tracked.number))
+            })
+            .collect();
+        let entries = map.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the map of drops");
+            read.success = false;
+            Vec::new()
+        });
+        read.entries = entries.len() as u64;
+        for (
+            DropKey {
+                owner,
+                reason,
+                direction,
+            },
+            tally,
+        ) in entries
+        {
+            let name = self.kernel.reasons.name(reason);
+            *read.all.entry(Arc::clone(&name)).or_default() += tally.packets;
+            // An interface that is still waiting for its name is nobody's yet, and not unattributed either.
+            let waits = self.waits_for_name(owner);
+            match owners.get(&owner) {
+                Some(number) => {
+                    let drops = read.by_container.entry(*number).or_default();
+                    add(drops.entry((direction, reason)).or_default(), tally);
+                }
+                None if waits => {}
+                None => *read.unattributed.entry(name).or_default() += tally.packets,
+            }
+        }
+        for tracked in self.containers.iter() {
+            for ((_direction, reason), tally) in &tracked.past_drops {
+                *read.all.entry(self.kernel.reasons.name(*reason)).or_default() += tally.packets;
+            }
+        }
+        for (reason, (all, of_nobody)) in &self.past_drops {
+            let name = self.kernel.reasons.name(*reason);
+            *read.all.entry(Arc::clone(&name)).or_default() += all;
+            *read.unattributed.entry(name).or_default() += of_nobody;
+        }
+        read
+    }
+
+    fn waits_for_name(&self, owner: u32) -> bool {
+        let pending = |interface: &super::Interface| {
+            matches!(interface.role, Role::Pending { .. }) && interface.pending_owner() == owner
+        };
+        self.interfaces.values().any(pending)
+            || self
+                .orphans
+                .iter()
+                .any(|orphan| orphan.slot | dtm_common::drops::OWNER_PENDING == owner)
+    }
+
+    fn status(
+        &self,
+        drops: &DropsRead,
+        read_duration: std::time::Duration,
+        errors: Result<Vec<(&'static str, u64)>, aya::maps::MapError>,
+    ) -> Status {
+        let mut containers: BTreeMap<_, _> = ContainerState::ALL.map(|state| (state, 0)).into();
+        for tracked in self.containers.iter().filter(|tracked| !tracked.destroyed) {
+            *containers.entry(tracked.container.state).or_default() += 1;
+        }
+        let mut interfaces: BTreeMap<_, _> = states().map(|state| (state, 0)).collect();
+        let mut attached = 0;
+        for interface in self.interfaces.values() {
+            *interfaces.entry(interface.state()).or_default() += 1;
+            attached += u64::from(matches!(interface.attachment, AttachmentState::Attached(_)));
+        }
+        let (in_use, limit) = self.slots.usage();
+        let mut maps = BTreeMap::from([("counters", (in_use, limit))]);
+        maps.extend(
+            self.kernel
+                .map_use(drops.entries)
+                .map(|(map, entries, limit)| (map, (entries, limit))),
+        );
+        let read_success = drops.success && errors.is_ok();
+        Status {
+            docker_up: self.docker.up == Some(true),
+            docker_version: Arc::clone(&self.docker.version),
+            containers,
+            interfaces,
+            features: self.features.clone(),
+            programs: BTreeMap::from([
+                ("dtm_transmit", attached),
+                ("dtm_receive", attached),
+                ("dtm_kfree_skb", u64::from(self.kernel.drops.is_some())),
+            ]),
+            maps,
+            map_update_errors: self.counts.map_update_errors.clone(),
+            events_lost: self.counts.events_lost.clone(),
+            attach_errors: self.counts.attach_errors.clone(),
+            reattached: self.counts.reattached,
+            program_errors: errors.unwrap_or_default().into_iter().collect(),
+            read_duration,
+            read_success,
+        }
+    }
+}

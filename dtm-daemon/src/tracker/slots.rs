@@ -1,0 +1,88 @@
+//! Which slots of the counters are in use.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// How long a slot rests before it is given out again: longer than any program run that may still add to it.
+const REST: Duration = Duration::from_secs(1);
+
+/// Hands out dense slots: low numbers first, so that few pages of the counters are ever touched.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// The first slot that was never given out.
+    next: u32,
+    limit: u32,
+    /// Given back, in order of their time.
+    resting: VecDeque<(Instant, u32)>,
+    in_use: u32,
+}
+
+impl Slots {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self {
+            next: 0,
+            limit,
+            resting: VecDeque::new(),
+            in_use: 0,
+        }
+    }
+
+    /// A slot nothing counts into; none where all are in use or resting.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u32> {
+        let rested = self
+            .resting
+            .front()
+            .is_some_and(|(since, _slot)| now.duration_since(*since) >= REST);
+        let slot = if rested {
+            self.resting.pop_front().map(|(_since, slot)| slot)
+        } else {
+            (self.next < self.limit).then(|| {
+                self.next += 1;
+                self.next - 1
+            })
+        }?;
+        self.in_use += 1;
+        Some(slot)
+    }
+
+    /// Gives a slot back, once nothing is attached that counts into it.
+    pub(crate) fn give_back(&mut self, slot: u32, now: Instant) {
+        self.in_use -= 1;
+        self.resting.push_back((now, slot));
+    }
+
+    /// Slots in use, and the most there can be.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        (self.in_use.into(), self.limit.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_rests_before_it_is_used_again() {
+        let mut slots = Slots::new(2);
+        let start = Instant::now();
+        assert_eq!(
+            (slots.take(start), slots.take(start), slots.take(start)),
+            (Some(0), Some(1), None)
+        );
+        slots.give_back(0, start);
+        assert_eq!(slots.take(start), None, "it may still be counted into");
+        assert_eq!(slots.take(start + REST), Some(0));
+        assert_eq!(slots.usage(), (2, 2));
+    }
+
+    #[test]
+    fn a_rested_slot_is_preferred_to_a_fresh_one() {
+        let mut slots = Slots::new(3);
+        let start = Instant::now();
+        let first = slots.take(start).unwrap();
+        slots.give_back(first, start);
+        assert_eq!(slots.take(start + REST), Some(first));
+    }
+}
