@@ -1,14 +1,22 @@
 //! Ethernet and its VLAN tags.
 
-use super::{Packet, be16};
+use super::{Far, Packet, be16};
 
 /// `EtherType` of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// `EtherType` of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// 802.1Q.
+pub(super) const ETHERTYPE_VLAN: u16 = 0x8100;
+/// 802.1ad, the outer tag of two.
+pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// What was used for the outer tag before 802.1ad.
+pub(super) const ETHERTYPE_OLD_SERVICE_VLAN: u16 = 0x9100;
 
-/// 802.1Q, 802.1ad, and what was used for the outer tag before 802.1ad.
-const TAG_TYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+/// Bytes of an Ethernet header.
+const ETHERNET_LENGTH: usize = 14;
+/// Bytes of a VLAN tag.
+const TAG_LENGTH: usize = 4;
 
 /// Tags that are looked through: `QinQ` and one to spare. What is below a fourth one is unknown.
 const MAX_TAGS: u8 = 3;
@@ -27,28 +35,38 @@ pub struct Link {
 /// The Ethernet header at `offset`, with its VLAN tags.
 #[inline(always)]
 pub fn ethernet<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Link> {
-    let [high, low] = packet.read(offset.checked_add(12)?)?;
-    let mut link = Link {
-        ethertype: be16(high, low),
-        offset: offset + 14,
-        tags: 0,
-    };
+    let mut link = untagged(packet, offset)?;
     for _ in 0..MAX_TAGS {
-        if !is_tag(link.ethertype) {
+        if !matches!(
+            link.ethertype,
+            ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN | ETHERTYPE_OLD_SERVICE_VLAN
+        ) {
             break;
         }
-        let [_, _, high, low] = packet.read(link.offset)?;
+        let (ethertype, offset) = below_tag(&Far(packet), link.offset)?;
         link = Link {
-            ethertype: be16(high, low),
-            offset: link.offset + 4,
+            ethertype,
+            offset,
             tags: link.tags + 1,
         };
     }
     Some(link)
 }
 
+/// The Ethernet header at `offset` alone.
 #[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
-    let [q, ad, old] = TAG_TYPES;
-    ethertype == q || ethertype == ad || ethertype == old
+pub(super) fn untagged<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Link> {
+    let header: [u8; ETHERNET_LENGTH] = packet.read(offset)?;
+    Some(Link {
+        ethertype: be16(header[12], header[13]),
+        offset: offset + ETHERNET_LENGTH,
+        tags: 0,
+    })
+}
+
+/// What the tag at `offset` (its control information; its own type is before it) carries, and where.
+#[inline(always)]
+pub(super) fn below_tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<(u16, usize)> {
+    let [_, _, high, low] = packet.read::<TAG_LENGTH>(offset)?;
+    Some((be16(high, low), offset + TAG_LENGTH))
 }

@@ -27,7 +27,21 @@ pub use transport::{Fragment, Transport, protocols};
 /// Bytes of a packet that may not all be there.
 pub trait Packet {
     /// The `N` bytes at `offset`, or nothing where the packet ends before them.
+    ///
+    /// For the headers nearly every packet has, at one of a few constant offsets: what the kernel side reads in
+    /// place. `N` is at least 2, because LLVM turns the bound of a single byte into `start < end`, which the
+    /// kernel's verifier takes no range from.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// As [`read`](Self::read), for headers that are rare or may be anywhere.
+    ///
+    /// The kernel side calls `bpf_skb_load_bytes`. Reading in place makes the verifier follow every value the offset
+    /// may have, for each path on its own: through tags, extensions and tunnels that is more than its million
+    /// instructions.
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.read(offset)
+    }
 }
 
 impl Packet for [u8] {
@@ -36,15 +50,18 @@ impl Packet for [u8] {
     }
 }
 
+/// A packet all of whose reads are far ones.
+struct Far<'a, P: ?Sized>(&'a P);
+
+impl<P: Packet + ?Sized> Packet for Far<'_, P> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read_far(offset)
+    }
+}
+
 /// The big-endian number in two bytes of a header.
 #[inline(always)]
 const fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
-}
-
-/// `end`, if the packet reaches that far.
-#[inline(always)]
-fn within<P: Packet + ?Sized>(packet: &P, end: usize) -> Option<usize> {
-    packet.read::<1>(end.checked_sub(1)?)?;
-    Some(end)
 }

@@ -35,7 +35,7 @@ pub struct Network {
     pub(super) header_length: usize,
     /// What the IPv4 header says; IPv6 says it in an extension.
     pub(super) fragment: Fragment,
-    /// IPv6 with a payload length of 0, as the kernel's buffers beyond 64 KiB have it.
+    /// IPv6 with a payload length of 0, as buffers beyond 64 KiB have it.
     pub(super) jumbogram: bool,
 }
 

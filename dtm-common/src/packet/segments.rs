@@ -1,9 +1,11 @@
 //! From a GSO or GRO buffer to the packets a wire carries.
 
 use super::{
-    ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Packet, Transport, be16, ethernet, network,
-    protocols::{GRE, IPIP, IPV6, SCTP, TCP, UDP},
-    within,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, Far, Fragment, Packet, be16,
+    link::{ETHERTYPE_OLD_SERVICE_VLAN, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, below_tag, untagged},
+    network,
+    protocols::{GRE, HOP_BY_HOP, IPIP, IPV6, SCTP, TCP, UDP},
+    transport::{extension, is_extension},
 };
 
 /// `GSO_BY_FRAGS` of the kernel: the segments differ in size (SCTP).
@@ -12,18 +14,27 @@ const GSO_BY_FRAGS: u32 = 0xffff;
 /// Bytes of a VLAN tag.
 const TAG_LENGTH: u64 = 4;
 
+/// Headers that are looked through: Ethernet, tags, IP, extensions, and the same again in a tunnel.
+const MAX_HEADERS: usize = 16;
+
 /// `EtherType` with which GRE announces an Ethernet frame ("transparent Ethernet bridging").
 const ETHERTYPE_BRIDGING: u16 = 0x6558;
 
-/// Where VXLAN is: IANA's port, which Docker's overlay networks use, and Linux' own from before.
-const VXLAN_PORTS: [u16; 2] = [4789, 8472];
+/// IANA's port of VXLAN, which Docker's overlay networks use.
+const VXLAN_PORT: u16 = 4789;
+/// Linux' own from before.
+const LINUX_VXLAN_PORT: u16 = 8472;
 
+/// Bytes of a TCP header without options.
+const TCP_LENGTH: usize = 20;
 /// Bytes of a UDP header.
 const UDP_LENGTH: usize = 8;
 /// Bytes of SCTP's common header.
 const SCTP_LENGTH: usize = 12;
 /// Bytes of a VXLAN header.
 const VXLAN_LENGTH: usize = 8;
+/// Bytes of the hop-by-hop header with the jumbo option.
+const JUMBO_LENGTH: u8 = 8;
 
 /// The headers of a buffer that all its segments get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,86 +109,126 @@ pub fn wire(len: u32, segmentation: Segmentation, headers: Option<SegmentHeaders
     }
 }
 
+/// The header a walk comes to next.
+#[derive(Clone, Copy)]
+enum Next {
+    Ethertype(u16),
+    Protocol(u8),
+}
+
 /// The headers that every segment of a GSO or GRO buffer gets: everything before the payload of the innermost
-/// TCP, UDP or SCTP, through one tunnel at most.
+/// TCP, UDP or SCTP.
+///
+/// One loop over all kinds of headers and not the steps of [`super::ethernet`], [`network`] and
+/// [`super::Network::transport`] twice over: the verifier's work grows with the sum of the kinds instead of the
+/// product of the layers.
 #[inline(always)]
 pub fn segment_header_length<P: Packet + ?Sized>(packet: &P) -> Option<SegmentHeaders> {
-    let link = ethernet(packet, 0)?;
-    let outer = whole_packet(packet, link.ethertype, link.offset)?;
-    let (ethertype, offset) = match outer.protocol {
-        IPIP => (ETHERTYPE_IPV4, outer.offset),
-        IPV6 => (ETHERTYPE_IPV6, outer.offset),
-        GRE => below_gre(packet, outer.offset)?,
-        UDP => match below_vxlan(packet, outer.offset)? {
-            Some(offset) => (ETHERTYPE_BRIDGING, offset),
-            None => return headers(outer.offset + UDP_LENGTH, outer.jumbo),
-        },
-        _ => return headers(transport_end(packet, outer)?, outer.jumbo),
-    };
-    let (ethertype, offset) = if ethertype == ETHERTYPE_BRIDGING {
-        let inner_link = ethernet(packet, offset)?;
-        (inner_link.ethertype, inner_link.offset)
-    } else {
-        (ethertype, offset)
-    };
-    let inner = whole_packet(packet, ethertype, offset)?;
-    headers(transport_end(packet, inner)?, outer.jumbo + inner.jumbo)
-}
-
-/// The transport header below the IP header at `offset`. No fragment is ever segmented.
-#[inline(always)]
-fn whole_packet<P: Packet + ?Sized>(packet: &P, ethertype: u16, offset: usize) -> Option<Transport> {
-    let transport = network(packet, ethertype, offset)?.transport(packet)?;
-    (transport.fragment == Fragment::No).then_some(transport)
-}
-
-#[inline(always)]
-fn headers(end: usize, jumbo: u8) -> Option<SegmentHeaders> {
-    let length = end.checked_sub(jumbo as usize)?;
-    Some(SegmentHeaders {
-        length: u16::try_from(length).ok()?,
-        jumbo,
-    })
-}
-
-/// Where the payload of a TCP, UDP or SCTP packet starts.
-#[inline(always)]
-fn transport_end<P: Packet + ?Sized>(packet: &P, transport: Transport) -> Option<usize> {
-    let length = match transport.protocol {
-        TCP => {
-            let [words] = packet.read(transport.offset.checked_add(12)?)?;
-            let words = words >> 4;
-            if words < 5 {
-                return None;
+    let packet = &Far(packet);
+    let mut next = Next::Ethertype(ETHERTYPE_BRIDGING);
+    let mut offset = 0;
+    let mut jumbo = 0;
+    for _ in 0..MAX_HEADERS {
+        (next, offset) = match next {
+            Next::Ethertype(ETHERTYPE_BRIDGING) => {
+                let link = untagged(packet, offset)?;
+                (Next::Ethertype(link.ethertype), link.offset)
             }
-            words as usize * 4
-        }
-        UDP => UDP_LENGTH,
-        SCTP => SCTP_LENGTH,
-        _ => return None,
-    };
-    within(packet, transport.offset + length)
+            Next::Ethertype(ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN | ETHERTYPE_OLD_SERVICE_VLAN) => {
+                let (ethertype, offset) = below_tag(packet, offset)?;
+                (Next::Ethertype(ethertype), offset)
+            }
+            Next::Ethertype(ETHERTYPE_IPV4) | Next::Protocol(IPIP) => {
+                let network = network(packet, ETHERTYPE_IPV4, offset)?;
+                // No fragment is ever segmented.
+                if network.fragment != Fragment::No {
+                    return None;
+                }
+                (
+                    Next::Protocol(network.next_header),
+                    offset + network.header_length,
+                )
+            }
+            Next::Ethertype(ETHERTYPE_IPV6) | Next::Protocol(IPV6) => {
+                let network = network(packet, ETHERTYPE_IPV6, offset)?;
+                let end = offset + network.header_length;
+                if network.jumbogram && network.next_header == HOP_BY_HOP && has_kernel_jumbo(packet, end)? {
+                    jumbo = JUMBO_LENGTH;
+                }
+                (Next::Protocol(network.next_header), end)
+            }
+            Next::Protocol(protocol) if is_extension(protocol) => {
+                let extension = extension(packet, protocol, offset)?;
+                if !matches!(extension.fragment, None | Some(Fragment::No)) {
+                    return None;
+                }
+                (Next::Protocol(extension.next_header), extension.end)
+            }
+            Next::Protocol(GRE) => below_gre(packet, offset)?,
+            Next::Protocol(UDP) => match below_vxlan(packet, offset)? {
+                Some(frame) => (Next::Ethertype(ETHERTYPE_BRIDGING), frame),
+                None => return Some(headers(offset + UDP_LENGTH, jumbo)),
+            },
+            Next::Protocol(TCP) => return Some(headers(tcp_end(packet, offset)?, jumbo)),
+            Next::Protocol(SCTP) => {
+                packet.read::<SCTP_LENGTH>(offset)?;
+                return Some(headers(offset + SCTP_LENGTH, jumbo));
+            }
+            _ => return None,
+        };
+    }
+    None
+}
+
+/// [`MAX_HEADERS`] extensions of 2 KiB fit the 16 bits.
+#[inline(always)]
+const fn headers(end: usize, jumbo: u8) -> SegmentHeaders {
+    SegmentHeaders {
+        length: end as u16 - jumbo as u16,
+        jumbo,
+    }
+}
+
+/// Whether `offset` has the one form of the jumbo option that the kernel puts in front of TCP and takes off again
+/// (`ipv6_has_hopopt_jumbo` in <https://github.com/torvalds/linux/blob/v6.12/include/net/ipv6.h>).
+#[inline(always)]
+fn has_kernel_jumbo<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<bool> {
+    let [next_header, units, option, length, ..] = packet.read::<{ JUMBO_LENGTH as usize }>(offset)?;
+    Some(next_header == TCP && units == 0 && option == 0xc2 && length == 4)
+}
+
+/// Where a TCP header and its options end.
+#[inline(always)]
+fn tcp_end<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<usize> {
+    let header: [u8; TCP_LENGTH] = packet.read(offset)?;
+    let length = (header[12] >> 4) as usize * 4;
+    if length < TCP_LENGTH {
+        return None;
+    }
+    packet.read::<2>(offset + length - 2)?;
+    Some(offset + length)
 }
 
 /// What GRE carries, and where (RFC 2784, RFC 2890).
 #[inline(always)]
-fn below_gre<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<(u16, usize)> {
+fn below_gre<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<(Next, usize)> {
     let [flags, version, high, low] = packet.read(offset)?;
-    // Routing is RFC 1701's, and version 1 is PPTP's: no kernel segments either.
+    // Routing is RFC 1701's, and version 1 is PPTP's: the kernel segments neither.
     if flags & 0x40 != 0 || version & 7 != 0 {
         return None;
     }
-    let optional = (flags >> 7 & 1) + (flags >> 5 & 1) + (flags >> 4 & 1);
-    Some((be16(high, low), offset + 4 + optional as usize * 4))
+    let optional = (flags >> 7) + (flags >> 5 & 1) + (flags >> 4 & 1);
+    Some((
+        Next::Ethertype(be16(high, low)),
+        offset + 4 + optional as usize * 4,
+    ))
 }
 
 /// Where the frame in a VXLAN datagram starts; `Some(None)` for any other datagram (RFC 7348 §5).
 #[inline(always)]
 fn below_vxlan<P: Packet + ?Sized>(packet: &P, offset: usize) -> Option<Option<usize>> {
     let header: [u8; UDP_LENGTH] = packet.read(offset)?;
-    let port = be16(header[2], header[3]);
-    let [iana, linux] = VXLAN_PORTS;
-    if port != iana && port != linux {
+    if !matches!(be16(header[2], header[3]), VXLAN_PORT | LINUX_VXLAN_PORT) {
         return Some(None);
     }
     let header: [u8; VXLAN_LENGTH] = packet.read(offset + UDP_LENGTH)?;

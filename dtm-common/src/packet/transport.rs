@@ -1,6 +1,6 @@
 //! From the IP header to the transport header: options, extension headers, fragments.
 
-use super::{Family, Network, Packet, be16, within};
+use super::{Family, Far, Network, Packet, be16};
 
 /// IP protocol numbers (IANA "Assigned Internet Protocol Numbers") that the parser tells apart.
 pub mod protocols {
@@ -34,7 +34,7 @@ pub mod protocols {
     pub const SHIM6: u8 = 140;
 }
 
-use protocols::{AUTHENTICATION, DESTINATION, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6, TCP};
+use protocols::{AUTHENTICATION, DESTINATION, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6};
 
 /// Extension headers that are looked through. RFC 8200 §4.1 has seven in its order; hosts send one or two.
 const MAX_EXTENSIONS: usize = 8;
@@ -71,69 +71,84 @@ pub struct Transport {
     pub offset: usize,
     /// Whether it is there at all.
     pub fragment: Fragment,
-    /// Bytes of the jumbo option the kernel keeps in a buffer beyond 64 KiB and no segment carries: 8 or 0.
-    pub(super) jumbo: u8,
 }
 
 impl Network {
     /// What follows this header, its options and its extensions.
     #[inline(always)]
     pub fn transport<P: Packet + ?Sized>(&self, packet: &P) -> Option<Transport> {
-        let transport = Transport {
+        let mut transport = Transport {
             protocol: self.next_header,
             offset: self.offset + self.header_length,
             fragment: self.fragment,
-            jumbo: 0,
         };
-        match self.family {
-            Family::Ipv4 => within(packet, transport.offset).map(|_| transport),
-            Family::Ipv6 => transport.after_extensions(packet, self.jumbogram),
-        }
-    }
-}
-
-impl Transport {
-    #[inline(always)]
-    fn after_extensions<P: Packet + ?Sized>(mut self, packet: &P, jumbogram: bool) -> Option<Self> {
-        for _ in 0..MAX_EXTENSIONS {
-            if !is_extension(self.protocol) || self.fragment == Fragment::Later {
-                return within(packet, self.offset).map(|_| self);
+        if self.family == Family::Ipv6 {
+            for _ in 0..MAX_EXTENSIONS {
+                if transport.fragment == Fragment::Later || !is_extension(transport.protocol) {
+                    break;
+                }
+                let extension = extension(&Far(packet), transport.protocol, transport.offset)?;
+                transport = Transport {
+                    protocol: extension.next_header,
+                    offset: extension.end,
+                    fragment: extension.fragment.unwrap_or(transport.fragment),
+                };
             }
-            // The shortest extension is 8 bytes long.
-            let header: [u8; 8] = packet.read(self.offset)?;
-            let length = match self.protocol {
-                FRAGMENT => {
-                    let field = be16(header[2], header[3]);
-                    self.fragment = Fragment::new(field >> 3, field & 1 != 0);
-                    8
-                }
-                AUTHENTICATION => (header[1] as usize + 2) * 4,
-                HOP_BY_HOP if jumbogram && is_kernel_jumbo(header) => {
-                    self.jumbo = 8;
-                    8
-                }
-                _ => (header[1] as usize + 1) * 8,
-            };
-            self.protocol = header[0];
-            self.offset += length;
+            // A longer chain is nobody's traffic; where it leads is not worth the reads.
+            if transport.fragment != Fragment::Later && is_extension(transport.protocol) {
+                return None;
+            }
         }
-        // A longer chain is nobody's traffic; where it leads is not worth the reads.
-        (!is_extension(self.protocol)).then_some(())?;
-        within(packet, self.offset).map(|_| self)
+        // Options and extensions may claim more than there is.
+        packet.read_far::<2>(transport.offset - 2)?;
+        Some(transport)
     }
 }
 
+/// An IPv6 extension header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extension {
+    /// Protocol number of what follows.
+    pub(super) next_header: u8,
+    /// Where that starts, if it is there.
+    pub(super) end: usize,
+    /// What a fragment header says.
+    pub(super) fragment: Option<Fragment>,
+}
+
+/// The extension header at `offset`.
 #[inline(always)]
-fn is_extension(protocol: u8) -> bool {
+pub(super) fn extension<P: Packet + ?Sized>(packet: &P, protocol: u8, offset: usize) -> Option<Extension> {
+    // The shortest is 8 bytes long.
+    let header: [u8; 8] = packet.read(offset)?;
+    let [next_header, units, ..] = header;
+    if protocol == FRAGMENT {
+        let field = be16(header[2], header[3]);
+        let fragment = Some(Fragment::new(field >> 3, field & 1 != 0));
+        return Some(Extension {
+            next_header,
+            end: offset + 8,
+            fragment,
+        });
+    }
+    let units = units as usize;
+    let length = if protocol == AUTHENTICATION {
+        (units + 2) * 4
+    } else {
+        (units + 1) * 8
+    };
+    Some(Extension {
+        next_header,
+        end: offset + length,
+        fragment: None,
+    })
+}
+
+/// Whether `protocol` is an IPv6 extension header that tells its length.
+#[inline(always)]
+pub(super) fn is_extension(protocol: u8) -> bool {
     matches!(
         protocol,
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6
     )
-}
-
-/// The one form of the jumbo option the kernel puts in front of TCP and takes off again
-/// (`ipv6_has_hopopt_jumbo` in <https://github.com/torvalds/linux/blob/v6.12/include/net/ipv6.h>).
-#[inline(always)]
-const fn is_kernel_jumbo([next_header, length, option, option_length, ..]: [u8; 8]) -> bool {
-    next_header == TCP && length == 0 && option == 0xc2 && option_length == 4
 }
