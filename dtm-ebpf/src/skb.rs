@@ -27,14 +27,15 @@ impl Packet for TcPacket<'_> {
             return Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) });
         }
         // The header is not in the linear part: rare, and the helper sees all of the buffer.
+        self.read_far(offset)
+    }
+
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `bytes` has room for N bytes and the helper fills all of them or fails.
         let result = unsafe {
-            bpf_skb_load_bytes(
-                self.0.skb.skb.cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
+            bpf_skb_load_bytes(self.0.skb.skb.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
         };
         // SAFETY: the helper succeeded, so all N bytes are written.
         (result == 0).then(|| unsafe { bytes.assume_init() })

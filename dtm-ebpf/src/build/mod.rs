@@ -1,0 +1,117 @@
+//! Compiles the kernel side with an inner cargo, for the daemon's build script and for `cargo xtask build-ebpf`.
+
+mod environment;
+mod linker;
+mod toolchain;
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+
+pub use linker::linker;
+pub use toolchain::Toolchain;
+
+/// Name of the object inside the output directory.
+const OBJECT: &str = "dtm-kernel";
+
+/// With one of these set to anything but `0`, an empty object stands in: enough to lint the daemon, not to run it.
+///
+/// The second one is what aya's own build scripts listen to.
+pub const SKIP_VARIABLES: [&str; 2] = ["DTM_EBPF_SKIP", "AYA_BUILD_SKIP"];
+
+/// Builds the kernel side and returns the path of the object, which is in `out_dir`.
+///
+/// The inner cargo has its own target directory under `out_dir`: the outer one holds the lock of its own.
+///
+/// # Errors
+///
+/// Where no compiler for the BPF target or no linker is found, in one line with what to install; and where the
+/// compiler refuses the sources.
+pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
+    let object = out_dir.join(OBJECT);
+    fs::create_dir_all(out_dir).with_context(|| format!("create {}", out_dir.display()))?;
+    if skips() {
+        fs::write(&object, []).with_context(|| format!("write {}", object.display()))?;
+        return Ok(object);
+    }
+    let target = target();
+    let linker = linker()?;
+    let toolchain = Toolchain::find(target)?;
+    let target_dir = out_dir.join("bpf-target");
+
+    let mut cargo = toolchain.cargo("build");
+    environment::set_profile(&mut cargo);
+    let status = cargo
+        .args(["--package", "dtm-ebpf", "--bin", OBJECT, "--features", "kernel"])
+        .args(["--release", "--locked", "--target", target])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            environment::rustflags(&linker, toolchain.sysroot()),
+        )
+        .current_dir(workspace())
+        .status()
+        .with_context(|| format!("run {}", cargo.get_program().display()))?;
+    ensure!(
+        status.success(),
+        "the kernel side does not compile with {toolchain}: {status}"
+    );
+
+    let built = target_dir.join(target).join("release").join(OBJECT);
+    copy_if_changed(&built, &object)
+        .with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    Ok(object)
+}
+
+/// Whether an empty object is asked for instead of the kernel side.
+pub fn skips() -> bool {
+    SKIP_VARIABLES
+        .iter()
+        .filter_map(env::var_os)
+        .any(|value| !value.is_empty() && value != "0")
+}
+
+/// Every file and directory that the object is made from, for `cargo::rerun-if-changed`.
+pub fn inputs() -> Vec<PathBuf> {
+    let workspace = workspace();
+    let mut inputs: Vec<PathBuf> = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "dtm-common/Cargo.toml",
+        "dtm-common/src",
+        "dtm-ebpf/Cargo.toml",
+        "dtm-ebpf/src",
+    ]
+    .iter()
+    .map(|path| workspace.join(path))
+    .collect();
+    inputs.extend(linker());
+    inputs
+}
+
+/// The BPF target in the byte order of the machine the object is for: a build script's target, else this machine.
+pub fn target() -> &'static str {
+    match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => "bpfeb-unknown-none",
+        Err(_) if cfg!(target_endian = "big") => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    }
+}
+
+fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// An unchanged object keeps its time of change, and what embeds it need not be compiled again.
+fn copy_if_changed(from: &Path, to: &Path) -> io::Result<()> {
+    let new = fs::read(from)?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new)
+}
