@@ -5,9 +5,9 @@ use crate::drops::Address;
 use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Packet, be16};
 
 /// Bytes of an IPv4 header without options.
-const IPV4_LENGTH: usize = 20;
+pub(super) const IPV4_LENGTH: usize = 20;
 /// Bytes of the fixed IPv6 header.
-const IPV6_LENGTH: usize = 40;
+pub(super) const IPV6_LENGTH: usize = 40;
 
 /// Which Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

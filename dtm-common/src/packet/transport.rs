@@ -20,7 +20,7 @@ pub mod protocols {
     pub const FRAGMENT: u8 = 44;
     /// Generic routing encapsulation.
     pub const GRE: u8 = 47;
-    /// IPsec authentication header.
+    /// Authentication header (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
