@@ -8,8 +8,8 @@ use clap::{
 };
 
 use super::{
-    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION, ListenAddress,
-    LogFormat, Refusal, file, values,
+    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION,
+    ListenAddress, LogFormat, Refusal, file, values,
 };
 
 /// What `--docker.host` is called on the command line.

@@ -114,7 +114,10 @@ impl Config {
 
     /// Reads `arguments` (the program's name first), `DTM_*` variables and the file. `docker_host` is what
     /// `DOCKER_HOST` says: Docker's own variable, used where nothing of dtm's is given.
-    fn from_arguments(arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Self, Refusal> {
+    pub(crate) fn from_arguments(
+        arguments: Vec<OsString>,
+        docker_host: Option<OsString>,
+    ) -> Result<Self, Refusal> {
         arguments::parse(arguments, docker_host)
     }
 }

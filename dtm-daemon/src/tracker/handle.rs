@@ -46,3 +46,24 @@ impl TrackerHandle {
         *self.ready.borrow()
     }
 }
+
+#[cfg(test)]
+impl TrackerHandle {
+    /// A handle whose owner answers with `snapshot` for as long as the handle lives.
+    pub(crate) fn answering(snapshot: Snapshot, ready: bool) -> Self {
+        let snapshot = Arc::new(snapshot);
+        let (commands, mut asked) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(Command::Snapshot(reply)) = asked.recv().await {
+                // Who asked may have left.
+                drop(reply.send(Arc::clone(&snapshot)));
+            }
+        });
+        Self::new(commands, watch::channel(ready).1)
+    }
+
+    /// A handle whose owner has ended.
+    pub(crate) fn stopped() -> Self {
+        Self::new(mpsc::channel(1).0, watch::channel(false).1)
+    }
+}

@@ -1,0 +1,75 @@
+//! `docs/metrics.md`, written from the table of families. `DTM_BLESS=1 cargo test -p dtm-daemon docs` renews it.
+
+use std::{env, fmt::Write as _, fs};
+
+use super::families::{Kind, SECTIONS};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+
+const INTRODUCTION: &str = r"<!-- Generated: DTM_BLESS=1 cargo test -p dtm-daemon docs -->
+# Metrics
+
+What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4, whichever the client asks for.
+
+- **Direction is the container's**: *receive* is what it is offered, *transmit* what it sends. At a bridge, *receive*
+  is into the network.
+- Counters start at 0 when dtm first sees a container; nothing is taken over from the kernel's own counters.
+- When a container ends, its counters stay unchanged for `--linger` (5 minutes) and then go; its gauges go at once.
+- A renamed container goes on under its new name at the same values; a re-created one has a new id and new series.
+- Everything else about a container is in `dtm_container_info`, to be joined:
+
+  ```promql
+  sum by (compose_service) (
+    rate(dtm_container_network_transmit_bytes_total[5m])
+    * on (instance, container_id) group_left (compose_service) dtm_container_info
+  )
+  ```
+- What short-lived containers moved is in `dtm_network_containers_*` too, whose series are there before them.
+- A packet is counted once for each container it belongs to. Bridge counters are a view of their own: they are never
+  part of a container's.
+";
+
+fn markdown() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for section in SECTIONS {
+        write!(
+            text,
+            "\n## {}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
+            section.title
+        )
+        .unwrap();
+        for family in section.families {
+            let kind = match family.kind() {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let unit = family
+                .unit()
+                .1
+                .map_or(String::new(), |unit| unit.as_str().to_owned());
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let help = family.help.replace('|', "\\|").replace('<', "\\<");
+            writeln!(
+                text,
+                "| `{}` | {kind} | {unit} | {} | {help} |",
+                family.name,
+                labels.join(", ")
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn docs_are_those_of_the_table() {
+    let expected = markdown();
+    if env::var_os("DTM_BLESS").is_some() {
+        fs::write(PATH, &expected).unwrap();
+    }
+    let written = fs::read_to_string(PATH).unwrap_or_default();
+    assert!(
+        written == expected,
+        "docs/metrics.md is stale: DTM_BLESS=1 cargo test -p dtm-daemon docs"
+    );
+}

@@ -1,0 +1,157 @@
+//! A daemon's state for tests: every kind of series, and other people's strings at their worst.
+
+use std::{collections::BTreeMap, ffi::OsString, sync::Arc, time::Duration};
+
+use dtm_common::{errors::ERROR_NAMES, traffic::Tally};
+
+use crate::{
+    config::Config,
+    docker::{Container, ContainerId, ContainerState},
+    tracker::{
+        ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
+    },
+};
+
+/// A name no engine takes, and no format may break on.
+pub(crate) const HOSTILE: &str = "a\"b\\c\nd\re\u{1F433}\\\"# EOF\n# TYPE x counter\n{}=,' \u{2028}\0";
+
+/// The configuration `flags` give.
+pub(crate) fn config(flags: &[&str]) -> Arc<Config> {
+    let arguments = std::iter::once("dtm")
+        .chain(flags.iter().copied())
+        .map(OsString::from);
+    Arc::new(Config::from_arguments(arguments.collect(), None).unwrap())
+}
+
+/// A tally in which no two numbers are equal.
+pub(crate) fn traffic(start: u64) -> Traffic {
+    let tally = |start| Tally {
+        bytes: start,
+        packets: start + 1,
+        wire_bytes: start + 2,
+    };
+    Traffic {
+        receive: tally(start),
+        transmit: tally(start + 3),
+    }
+}
+
+/// A container that runs on one network.
+pub(crate) fn container(number: u64, name: &str) -> ContainerSnapshot {
+    let id = ContainerId::parse(&format!("{number:012x}{:052x}", 0)).unwrap();
+    ContainerSnapshot {
+        container: Arc::new(Container {
+            id,
+            name: name.into(),
+            image: "busybox:1".into(),
+            labels: BTreeMap::new(),
+            network_mode: "front".into(),
+            state: ContainerState::Running,
+            started_at: Some(1_760_000_000.25),
+            endpoints: Vec::new(),
+        }),
+        living: true,
+        network_container_id: None,
+        interfaces: vec![InterfaceSnapshot {
+            network: "front".into(),
+            interface: "eth0".into(),
+            traffic: traffic(number * 100),
+        }],
+        drops: Vec::new(),
+        uncovered: None,
+    }
+}
+
+/// One of everything.
+pub(crate) fn snapshot() -> Snapshot {
+    let labels = [
+        ("com.docker.compose.project", "shop"),
+        ("com.docker.compose.service", "db"),
+        ("com.docker.swarm.service.name", "shop_db"),
+        ("team", "storage"),
+    ];
+    let mut database = container(1, "db");
+    database.drops = vec![DropSnapshot {
+        direction: "receive",
+        reason: "netfilter_drop".into(),
+        packets: 3,
+        bytes: 294,
+    }];
+    edit(&mut database, |container| {
+        container.labels = labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+    });
+    let mut gone = container(2, "gone");
+    gone.living = false;
+    let mut sidecar = container(3, "sidecar");
+    sidecar.interfaces.clear();
+    sidecar.network_container_id = Some(database.container.id.full().into());
+    sidecar.uncovered = Some("shared_network");
+    edit(&mut sidecar, |container| container.started_at = None);
+
+    let network = |name: &str, driver: &str, start, bridge| NetworkSnapshot {
+        name: name.into(),
+        driver: driver.into(),
+        containers: traffic(start),
+        bridge,
+    };
+    Snapshot {
+        containers: vec![database, gone, sidecar],
+        networks: vec![
+            network("front", "bridge", 1000, Some(traffic(1500))),
+            network("lan", "macvlan", 2000, None),
+            network("twice", "bridge", 3000, None),
+            network("twice", "bridge", 3000, Some(traffic(3500))),
+        ],
+        unattributed: traffic(10),
+        unattributed_drops: [("netfilter_drop".into(), 0), ("no_socket".into(), 2)].into(),
+        dropped: [("netfilter_drop".into(), 3), ("no_socket".into(), 2)].into(),
+        status: status(),
+    }
+}
+
+fn status() -> Status {
+    Status {
+        docker_up: true,
+        docker_version: "29.0.0".into(),
+        containers: ContainerState::ALL.map(|state| (state, 0)).into(),
+        interfaces: [
+            (("named", "tcx"), 1),
+            (("pending", "tcx"), 0),
+            (("bridge", "clsact"), 1),
+        ]
+        .into(),
+        features: [("btf", true), ("drop_reasons", false)].into(),
+        programs: [("dtm_receive", 2), ("dtm_drop", 1)].into(),
+        maps: [("COUNTERS", (2, 8192))].into(),
+        map_update_errors: [("COUNTERS", 0)].into(),
+        events_lost: [("netlink", 0)].into(),
+        attach_errors: [("gone", 1)].into(),
+        reattached: 4,
+        program_errors: ERROR_NAMES.map(|name| (name, 0)).into(),
+        read_duration: Duration::from_micros(250),
+        read_success: true,
+    }
+}
+
+/// [`snapshot`] with [`HOSTILE`] wherever somebody else chooses the text, and 10 KB of it in an image.
+pub(crate) fn hostile() -> Snapshot {
+    let mut snapshot = snapshot();
+    let mut hostile = container(4, HOSTILE);
+    hostile.interfaces[0].network = HOSTILE.into();
+    hostile.interfaces[0].interface = HOSTILE.into();
+    edit(&mut hostile, |container| {
+        container.image = "\"\\\n\u{1F433}".repeat(1500).into();
+        container.network_mode = HOSTILE.into();
+        container.labels = [("team".to_owned(), HOSTILE.to_owned())].into();
+    });
+    snapshot.containers.push(hostile);
+    snapshot.networks[0].name = HOSTILE.into();
+    snapshot.networks[0].driver = HOSTILE.into();
+    snapshot
+}
+
+fn edit(snapshot: &mut ContainerSnapshot, change: impl FnOnce(&mut Container)) {
+    change(Arc::get_mut(&mut snapshot.container).unwrap());
+}
