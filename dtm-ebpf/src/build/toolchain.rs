@@ -95,15 +95,12 @@ fn precompiled(target: &str) -> Option<PathBuf> {
     rustc.env("RUSTC_BOOTSTRAP", "1");
     let sysroot = sysroot(&mut rustc)?;
     let libraries = sysroot.join("lib/rustlib").join(target).join("lib");
-    let has_core = fs::read_dir(libraries)
-        .ok()?
-        .filter_map(Result::ok)
-        .any(|entry| {
-            let name = entry.file_name();
-            let name = Path::new(&name);
-            name.extension().is_some_and(|extension| extension == "rlib")
-                && name.to_string_lossy().starts_with("libcore-")
-        });
+    let has_core = fs::read_dir(libraries).ok()?.filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name();
+        let name = Path::new(&name);
+        name.extension().is_some_and(|extension| extension == "rlib")
+            && name.to_string_lossy().starts_with("libcore-")
+    });
     has_core.then_some(sysroot)
 }
 
