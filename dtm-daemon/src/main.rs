@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use dtm_daemon::config::{Config, LogFormat, Refusal};
 use tracing_subscriber::EnvFilter;
 
-/// What a shell is told of a wrong command line (EX_USAGE).
+/// What a shell is told of a wrong command line (`EX_USAGE`).
 const USAGE: u8 = 64;
 
 /// Almost all of the daemon waits: two threads serve a scrape beside everything else.
