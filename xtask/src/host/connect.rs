@@ -1,0 +1,55 @@
+//! Work of this process's own threads inside the host's network.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Host;
+
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A host's network namespace, for as long as this is held.
+#[derive(Debug)]
+pub struct Network(File);
+
+impl Network {
+    /// Does `work` on a thread inside the network. Sockets opened there stay in it.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        // A thread of its own: one that failed to return to its namespace would poison all later work.
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                    .context("enter the network namespace")
+                    .map(|()| work())
+            });
+            match entered.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// A connection from inside the network.
+    pub fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
+        let connected = self.enter(|| TcpStream::connect_timeout(&address, CONNECT))?;
+        connected.with_context(|| format!("connect to {address}"))
+    }
+}
+
+impl Host {
+    /// The host's network, as a handle that threads can take along.
+    pub fn network(&self) -> Result<Network> {
+        let path = format!("/proc/{}/ns/net", self.holder);
+        File::open(&path)
+            .map(Network)
+            .with_context(|| format!("open {path}"))
+    }
+}

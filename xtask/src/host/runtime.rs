@@ -1,0 +1,125 @@
+//! A container runtime for machines whose root is not allowed everything.
+//!
+//! `docker run --privileged` asks for every capability the kernel knows and fails where the engine itself lacks
+//! one, as in many virtual machines and build containers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// The name given to Docker's `--runtime`.
+pub(super) const NAME: &str = "dtm-runc";
+
+/// In the kernel's order (`linux/capability.h`).
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Writes a wrapper around `runc` into `directory`, where this machine needs one.
+pub(super) fn install(directory: &Path, runc: &Path) -> Result<Option<PathBuf>> {
+    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").context("read cap_last_cap")?;
+    let last: usize = last.trim().parse().context("parse cap_last_cap")?;
+    let missing = missing(&status, last).context("no CapBnd in /proc/self/status")?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let path = directory.join(NAME);
+    fs::write(&path, script(&missing, runc)).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("make the runtime executable")?;
+    Ok(Some(path))
+}
+
+/// The capabilities up to `last` that the bounding set lacks.
+fn missing(status: &str, last: usize) -> Option<Vec<&'static str>> {
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    let bounding = u64::from_str_radix(bounding.trim(), 16).ok()?;
+    let known = CAPABILITIES.iter().enumerate().take(last + 1);
+    Some(
+        known
+            .filter(|(bit, _)| bounding & (1 << bit) == 0)
+            .map(|(_, name)| *name)
+            .collect(),
+    )
+}
+
+/// runc reads the wanted capabilities from the bundle (`create`) or from a file of their own (`exec`).
+fn script(missing: &[&str], runc: &Path) -> String {
+    let edit = |name: &&str| format!(r#"s/"CAP_{name}",//g;s/,"CAP_{name}"//g;s/\["CAP_{name}"\]/[]/g"#);
+    let edits = missing.iter().map(edit).collect::<Vec<_>>().join(";");
+    format!(
+        r#"#!/bin/sh
+previous=
+for argument do
+    case $previous in
+    --bundle|-b) file=$argument/config.json ;;
+    --process|-p) file=$argument ;;
+    *) file= ;;
+    esac
+    [ ! -f "$file" ] || sed -i '{edits}' "$file" || exit
+    previous=$argument
+done
+exec '{runc}' "$@"
+"#,
+        runc = runc.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_lacking_ones_are_missing() {
+        let status = "Name:\tx\nCapBnd:\t000001fffeffffff\n";
+        assert_eq!(missing(status, 40).unwrap(), ["SYS_RESOURCE"]);
+        assert_eq!(missing("CapBnd:\t000001ffffffffff\n", 40).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn an_older_kernel_lacks_nothing_it_does_not_know() {
+        assert_eq!(missing("CapBnd:\t0000003fffffffff\n", 37).unwrap(), [""; 0]);
+    }
+}

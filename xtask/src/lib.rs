@@ -1,0 +1,3 @@
+//! What the commands share with the tests: Docker hosts that leave nothing behind.
+
+pub mod host;
