@@ -1,10 +1,13 @@
 //! Dashboards and alerts ask for what dtm really exposes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use dtm_tests::dashboards::{
-    Dashboard,
+    Dashboard, deploy,
     promql::{self, Query},
 };
 
@@ -15,61 +18,24 @@ const OF_PROMETHEUS: [&str; 2] = ["up", "scrape_duration_seconds"];
 /// What Prometheus adds to every series.
 const OF_TARGET: [&str; 2] = ["job", "instance"];
 
-/// Every metric with its labels, as DESIGN §4 names them.
-fn families() -> BTreeMap<String, BTreeSet<String>> {
-    let container = "container_id name";
-    let interface = format!("{container} network interface");
-    let drop = format!("{container} direction reason");
-    let mut families = BTreeMap::new();
-    let mut add = |name: &str, labels: &str| {
-        families.insert(
-            name.to_owned(),
-            labels.split_whitespace().map(str::to_owned).collect(),
-        );
-    };
-    for direction in ["receive", "transmit"] {
-        for what in ["bytes", "packets", "wire_bytes"] {
-            add(
-                &format!("dtm_container_network_{direction}_{what}_total"),
-                &interface,
-            );
-        }
-        for what in ["bytes", "packets"] {
-            add(
-                &format!("dtm_network_containers_{direction}_{what}_total"),
-                "network driver",
-            );
-            add(
-                &format!("dtm_network_bridge_{direction}_{what}_total"),
-                "network driver",
-            );
-            add(&format!("dtm_unattributed_{direction}_{what}_total"), "hook");
-        }
-    }
-    add("dtm_container_network_dropped_packets_total", &drop);
-    add("dtm_container_network_dropped_bytes_total", &drop);
-    add("dtm_dropped_packets_total", "reason");
-    add("dtm_unattributed_dropped_packets_total", "reason");
-    add(
-        "dtm_container_info",
-        "container_id name id image network_mode compose_project compose_service",
-    );
-    add("dtm_container_uncovered", "container_id name reason");
-    add("dtm_docker_up", "");
-    add("dtm_containers", "state");
-    add("dtm_interfaces", "state mode");
-    add("dtm_build_info", "version revision");
-    add("dtm_feature_available", "feature");
-    add("dtm_bpf_map_entries", "map");
-    add("dtm_bpf_map_max_entries", "map");
-    add("dtm_bpf_map_update_errors_total", "map");
-    add("dtm_events_lost_total", "source");
-    add("dtm_attach_errors_total", "reason");
-    add("dtm_reattached_total", "");
-    add("dtm_scrape_collector_duration_seconds", "collector");
-    add("process_cpu_seconds_total", "");
-    add("process_resident_memory_bytes", "");
-    families
+/// Every metric with its labels: the rows of docs/metrics.md, which a test of the daemon keeps true.
+fn families() -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let path = deploy().join("../docs/metrics.md");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let families: BTreeMap<_, _> = text.lines().filter_map(family).collect();
+    ensure!(!families.is_empty(), "no row of a metric in {}", path.display());
+    Ok(families)
+}
+
+/// `| metric | type | unit | labels | meaning |`, names in backticks.
+fn family(row: &str) -> Option<(String, BTreeSet<String>)> {
+    let mut cells = row.strip_prefix("| `")?.split('|').map(str::trim);
+    let name = cells.next()?.trim_matches('`').to_owned();
+    let labels = cells
+        .nth(2)?
+        .split(',')
+        .map(|label| label.trim().trim_matches('`').to_owned());
+    Some((name, labels.filter(|label| !label.is_empty()).collect()))
 }
 
 fn check(place: &str, query: &Query, families: &BTreeMap<String, BTreeSet<String>>) {
@@ -99,7 +65,7 @@ fn check(place: &str, query: &Query, families: &BTreeMap<String, BTreeSet<String
 
 #[test]
 fn dashboards_use_names_that_exist() -> Result<()> {
-    let families = families();
+    let families = families()?;
     for dashboard in Dashboard::all()? {
         for target in dashboard.targets() {
             check(&target.place(), &promql::parse(&target.expression)?, &families);
@@ -144,7 +110,7 @@ fn legends_show_labels_that_are_left() -> Result<()> {
 
 #[test]
 fn alerts_use_names_that_exist() -> Result<()> {
-    let families = families();
+    let families = families()?;
     for alert in alerts()? {
         let expression = alert["expr"].as_str().unwrap_or_default();
         check(
