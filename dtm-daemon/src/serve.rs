@@ -24,7 +24,7 @@ use crate::{
 const DOCKER_UPDATES: usize = 256;
 
 /// How long a stop may take: two RCU grace periods for each of a thousand TCX links, and as much again.
-const STOP_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_mins(1);
 
 /// Runs the daemon until SIGTERM or SIGINT, or until a part of it fails.
 ///
@@ -135,7 +135,13 @@ fn forward_diagnostics(
             return;
         }
     };
-    let mut logger = match AsyncFd::new(logger) {
+    #[expect(
+        unsafe_code,
+        reason = "the promise that the descriptor stays open is the caller's"
+    )]
+    // SAFETY: the logger owns its ring buffer's descriptor and nothing closes it before it is dropped.
+    let registered = unsafe { AsyncFd::register(logger) };
+    let mut logger = match registered {
         Ok(logger) => logger,
         Err(error) => {
             tracing::debug!(%error, "no diagnostics from the kernel side");

@@ -122,8 +122,7 @@ fn resolved(btf: &Btf, member: &dyn BtfType) -> anyhow::Result<Type> {
     for _ in 0..16 {
         let next = match &current {
             Type::Typedef(inner) => btf.resolve_chained_type(inner)?,
-            Type::Volatile(inner) => btf.resolve_chained_type(inner)?,
-            Type::Const(inner) => btf.resolve_chained_type(inner)?,
+            Type::Volatile(inner) | Type::Const(inner) => btf.resolve_chained_type(inner)?,
             Type::TypeTag(inner) => btf.resolve_chained_type(inner)?,
             _ => return Ok(current),
         };

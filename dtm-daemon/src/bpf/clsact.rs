@@ -128,12 +128,13 @@ impl ClsactFilter {
             Direction::Transmit => PARENT_INGRESS,
             Direction::Receive => PARENT_EGRESS,
         };
-        let mut header = TcHeader::default();
-        header.index = index(self.ifindex);
-        header.parent = TcHandle::from(parent);
-        header.handle = TcHandle::from(FILTER_HANDLE);
-        header.info = self.priority << 16 | PROTOCOL_ALL;
-        header
+        TcHeader {
+            index: index(self.ifindex),
+            parent: TcHandle::from(parent),
+            handle: TcHandle::from(FILTER_HANDLE),
+            info: self.priority << 16 | PROTOCOL_ALL,
+            ..TcHeader::default()
+        }
     }
 }
 

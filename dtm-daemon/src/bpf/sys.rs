@@ -22,7 +22,10 @@ const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// A program attached to one direction of an interface. Dropping it detaches the program.
 #[derive(Debug)]
-pub struct TcxLink(OwnedFd);
+pub struct TcxLink {
+    /// Keeps the link.
+    _fd: OwnedFd,
+}
 
 /// `union bpf_attr` as `BPF_LINK_CREATE` reads it for TCX.
 #[repr(C)]
@@ -113,7 +116,8 @@ impl TcxLink {
         // SAFETY: no pointers in these attributes.
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
         // SAFETY: the kernel has just made this descriptor, for us alone.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
+        Ok(Self { _fd: fd })
     }
 }
 

@@ -132,6 +132,8 @@ pub enum DockerUpdate {
         containers: Vec<Container>,
         /// Every network.
         networks: Vec<Network>,
+        /// The engine's version.
+        version: Arc<str>,
     },
     /// A container was created, started, renamed, connected, disconnected, paused, …: this is it now.
     Container(Container),

@@ -72,7 +72,7 @@ impl Requests {
     pub fn get(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, NetlinkError> {
         let mut answer = None;
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, |message| {
-            answer = Some(message)
+            answer = Some(message);
         })?;
         answer.ok_or(NetlinkError::Unanswered)
     }
@@ -82,7 +82,7 @@ impl Requests {
         for _ in 0..DUMP_ATTEMPTS {
             let mut answers = Vec::new();
             let consistent = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, |message| {
-                answers.push(message)
+                answers.push(message);
             })?;
             if consistent {
                 return Ok(answers);

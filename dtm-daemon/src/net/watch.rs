@@ -1,9 +1,6 @@
 //! What happens to interfaces, as it happens.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, RawFd},
-};
+use std::{io, os::fd::AsRawFd as _};
 
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -17,7 +14,7 @@ const GROUP_LINK: u32 = 1;
 
 /// Room for the bursts of a host that starts a hundred containers at once; the kernel's default holds some thirty
 /// messages.
-const RECEIVE_BUFFER: usize = 4 << 20;
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// Room for one datagram; the kernel's are at most this large.
 const BUFFER: usize = 64 * 1024;
@@ -36,16 +33,8 @@ pub enum LinkEvent {
 /// A subscription to the interfaces of the namespace it was made in. What happens after [`LinkWatch::open`] is not
 /// missed, or an [`LinkEvent::Overflow`] says so.
 pub struct LinkWatch {
-    socket: AsyncFd<WatchSocket>,
+    socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
-}
-
-struct WatchSocket(Socket);
-
-impl std::os::fd::AsRawFd for WatchSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 impl LinkWatch {
@@ -56,7 +45,7 @@ impl LinkWatch {
         socket.set_non_blocking(true)?;
         force_receive_buffer(&socket);
         Ok(Self {
-            socket: AsyncFd::new(WatchSocket(socket))?,
+            socket: register(socket)?,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -67,7 +56,7 @@ impl LinkWatch {
             let mut ready = self.socket.readable().await?;
             self.buffer.clear();
             let buffer = &mut self.buffer;
-            let received = match ready.try_io(|socket| socket.get_ref().0.recv(buffer, 0)) {
+            let received = match ready.try_io(|socket| socket.get_ref().recv(buffer, 0)) {
                 Ok(Ok(received)) => received,
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     return Ok(vec![LinkEvent::Overflow]);
@@ -110,9 +99,18 @@ fn is_own(message: &netlink_packet_route::link::LinkMessage) -> bool {
     message.header.interface_family == netlink_packet_route::AddressFamily::Unspec
 }
 
+#[expect(
+    unsafe_code,
+    reason = "the promise that the descriptor stays open is the caller's"
+)]
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its descriptor and nothing closes it before it is dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
 /// Makes room for bursts, past the host's limit where dtm may; a smaller buffer only means resynchronising earlier.
 fn force_receive_buffer(socket: &Socket) {
-    let size = RECEIVE_BUFFER as libc::c_int;
+    let size = RECEIVE_BUFFER;
     #[expect(unsafe_code, reason = "SO_RCVBUFFORCE has no wrapper")]
     // SAFETY: the option's value is an int that lives through the call.
     let result = unsafe {

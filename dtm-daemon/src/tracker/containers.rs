@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    const LINGER: Duration = Duration::from_secs(300);
+    const LINGER: Duration = Duration::from_mins(5);
 
     fn container(state: ContainerState) -> Container {
         Container {

@@ -250,8 +250,9 @@ impl Tracker {
                 nsid,
                 peer,
             };
-            // The thread lives as long as this sender does.
-            drop(self.resolve_jobs.send(job));
+            if self.resolve_jobs.send(job).is_err() {
+                tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
+            }
         }
     }
 

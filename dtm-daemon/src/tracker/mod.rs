@@ -65,7 +65,7 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// How often everything is compared with a fresh list of interfaces, whatever the events said.
-const RESYNCHRONISE: Duration = Duration::from_secs(60);
+const RESYNCHRONISE: Duration = Duration::from_mins(1);
 
 /// Room in the channels between the tracker and its threads: more jobs than a host starts containers at once.
 const CHANNEL: usize = 1024;
@@ -160,15 +160,15 @@ impl Tracker {
         } = settings;
         let links = LinkWatch::open().context("subscribe to the kernel's link events")?;
         let (transmit, receive) = kernel.classifiers()?;
-        let attacher =
+        let programs =
             Attacher::new(transmit, receive, attach_mode).context("open a netlink socket to attach with")?;
-        let (attach_jobs, attach_receiver) = std_mpsc::channel();
-        let (attached_sender, attached) = mpsc::channel(CHANNEL);
-        let attach_thread = attaching::spawn(attacher, attach_receiver, attached_sender)
-            .context("start the thread that attaches")?;
-        let (resolve_jobs, resolve_receiver) = std_mpsc::channel();
-        let (resolved_sender, resolved) = mpsc::channel(CHANNEL);
-        resolving::spawn(procfs, resolve_receiver, resolved_sender)?;
+        let (attach_jobs, attach_queue) = std_mpsc::channel();
+        let (sender, attached) = mpsc::channel(CHANNEL);
+        let attach_thread =
+            attaching::spawn(programs, attach_queue, sender).context("start the thread that attaches")?;
+        let (resolve_jobs, resolve_queue) = std_mpsc::channel();
+        let (resolve_results, resolved) = mpsc::channel(CHANNEL);
+        resolving::spawn(procfs, resolve_queue, resolve_results)?;
         let (command_sender, commands) = mpsc::channel(CHANNEL);
         let (ready, is_ready) = watch::channel(false);
         let features = BTreeMap::from([
