@@ -17,9 +17,10 @@ use super::{Host, Running, eventually, http, run, runtime};
 
 /// Inside the host: where every Docker on Linux has it.
 const SOCKET: &str = "/run/docker.sock";
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// Without live-restore the engine gives its containers ten seconds to end.
 const STOP: Duration = Duration::from_secs(40);
+const AFTER_KILL: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(10);
 
 /// How to run an engine.
@@ -252,7 +253,12 @@ impl Engine {
         let Some(mut dockerd) = self.dockerd.take() else {
             return Ok(());
         };
-        dockerd.kill().map(drop)
+        dockerd.kill()?;
+        // containerd dies with its parent, but the next dockerd takes it for alive until init has reaped it.
+        let file = self.host.outside("/run/docker/containerd/containerd.pid");
+        let Ok(containerd) = fs::read_to_string(&file) else { return Ok(()) };
+        eventually(AFTER_KILL, "end of containerd", || Ok(has_ended(containerd.trim()).then_some(())))?;
+        fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     }
 
     /// Ends engine, containers and host, without waiting for anybody's consent.
@@ -281,6 +287,12 @@ impl Drop for Engine {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Whether a process is gone, or a zombie that only its parent still knows.
+fn has_ended(process: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn last_lines(text: &str, count: usize) -> String {
