@@ -1,4 +1,5 @@
 //! What dtm's test suites share. Ground truth here is never dtm's own code.
 
+pub mod daemon;
 pub mod dashboards;
 pub mod packets;

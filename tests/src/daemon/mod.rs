@@ -1,0 +1,121 @@
+//! The daemon under test, as a process of its own in a host, asked over HTTP.
+
+mod http;
+mod samples;
+
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xtask::host::{Host, Network, Running, eventually};
+
+pub use http::{Response, get};
+pub use samples::{Sample, Samples};
+
+/// How long a start may take: the whole machine's other work included.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running dtm.
+#[derive(Debug)]
+pub struct Dtm {
+    network: Network,
+    address: SocketAddr,
+    process: Running,
+}
+
+impl Dtm {
+    /// Starts it in `host` with `arguments` and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// Where it ends or does not become ready: with its log.
+    pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10048));
+        let process = host.spawn(binary("dtm")?, arguments.iter().map(OsString::from))?;
+        let mut dtm = Self {
+            network: host.network()?,
+            address,
+            process,
+        };
+        eventually(READY_WITHIN, "dtm is ready", || {
+            if let Some(status) = dtm.process.try_wait()? {
+                bail!("dtm ended with {status}: {}", dtm.process.log());
+            }
+            let ready = get(&dtm.network, dtm.address, "/-/ready", &[]);
+            Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
+        })
+        .with_context(|| dtm.process.log())?;
+        Ok(dtm)
+    }
+
+    /// Where it listens, in the host.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id, which is the machine's.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Scrapes it.
+    pub fn metrics(&self, headers: &[(&str, &str)]) -> Result<Response> {
+        get(&self.network, self.address, "/metrics", headers)
+    }
+
+    /// Scrapes it for its samples.
+    pub fn samples(&self) -> Result<Samples> {
+        let response = self.metrics(&[])?;
+        ensure!(
+            response.status == 200,
+            "a scrape was answered with {}",
+            response.status
+        );
+        Samples::parse(response.text()?)
+    }
+
+    /// Stops it as an operator would, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end with success.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(
+            status.success(),
+            "dtm ended with {status}: {}",
+            self.process.log()
+        );
+        Ok(())
+    }
+}
+
+/// A program that was built with these tests, beside them.
+///
+/// # Errors
+///
+/// Where it was not built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find the test's own file")?;
+    let profile = own
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("the test lies outside a target directory")?;
+    let binary = profile.join(name);
+    if !binary.is_file() {
+        bail!(
+            "there is no {}: build it first, with `cargo build --workspace`",
+            binary.display()
+        );
+    }
+    Ok(binary)
+}

@@ -1,0 +1,187 @@
+//! An engine with two networks, containers that send exactly what they are told, and a dtm that watches.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use dtm_tests::daemon::{Dtm, Samples, binary};
+use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, LinkStatistics, eventually};
+
+/// A network with IPv4 only.
+pub(crate) const FRONT: &str = "front";
+/// A network with IPv4 and IPv6.
+pub(crate) const BACK: &str = "back";
+/// The image of all containers: busybox and the tests' own `traffic`.
+pub(crate) const IMAGE: &str = "dtm-test";
+/// How long anything may take that is not timed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two engines at a time would be in each other's way: attaching waits for the whole machine, and `kfree_skb` sees all
+/// of it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Everything, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    // In the order in which they have to end.
+    dtm: Option<Dtm>,
+    pub(crate) engine: Engine,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// A running container on one network, and what the kernel counts at the host end of its interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) container: String,
+    pub(crate) network: String,
+    /// Its name inside the container.
+    pub(crate) interface: String,
+    /// Index of the host end.
+    pub(crate) host_end: u32,
+}
+
+/// What one side says an interface moved: bytes (received, transmitted) as the container sees it.
+pub(crate) type Moved = (u64, u64);
+
+impl Scene {
+    /// An engine with its networks and image; dtm is not running yet.
+    pub(crate) fn new(options: EngineOptions) -> Result<Self> {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = Engine::start(Host::new(CgroupWorld::V2)?, options)?;
+        let traffic = binary("traffic")?;
+        let traffic = traffic.to_str().context("a path that is UTF-8")?;
+        Image::busybox()?.with_program(traffic)?.import(&engine, IMAGE)?;
+        engine.docker(["network", "create", FRONT])?;
+        engine.docker(["network", "create", "--ipv6", "--subnet", "fd00:d7::/64", BACK])?;
+        Ok(Self {
+            dtm: None,
+            engine,
+            _turn: turn,
+        })
+    }
+
+    /// As [`Scene::new`] on this engine, with dtm running in this attach mode before any container.
+    pub(crate) fn watched(kind: EngineKind, attach_mode: &str) -> Result<Self> {
+        let mut scene = Self::new(EngineOptions::new(kind))?;
+        scene.start_dtm(&["--attach-mode", attach_mode])?;
+        Ok(scene)
+    }
+
+    pub(crate) fn start_dtm(&mut self, arguments: &[&str]) -> Result<()> {
+        self.dtm = Some(Dtm::start(self.host(), arguments)?);
+        Ok(())
+    }
+
+    pub(crate) fn stop_dtm(&mut self) -> Result<()> {
+        self.dtm.take().context("dtm is running")?.stop()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        self.engine.host()
+    }
+
+    pub(crate) fn dtm(&self) -> Result<&Dtm> {
+        self.dtm.as_ref().context("dtm is running")
+    }
+
+    pub(crate) fn samples(&self) -> Result<Samples> {
+        self.dtm()?.samples()
+    }
+
+    /// Starts a container that runs `command`.
+    pub(crate) fn run(&self, name: &str, network: &str, command: &[&str]) -> Result<()> {
+        let arguments = [
+            "run",
+            "--detach",
+            "--cap-add",
+            "NET_ADMIN",
+            "--name",
+            name,
+            "--network",
+            network,
+            IMAGE,
+        ];
+        self.engine.docker(arguments.iter().chain(command)).map(drop)
+    }
+
+    /// Runs a command in a running container and returns what it prints.
+    pub(crate) fn exec(&self, container: &str, command: &[&str]) -> Result<String> {
+        self.engine.docker(["exec", container].iter().chain(command))
+    }
+
+    /// A container's address on a network.
+    pub(crate) fn address(&self, container: &str, network: &str, ipv6: bool) -> Result<String> {
+        let field = if ipv6 { "GlobalIPv6Address" } else { "IPAddress" };
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").{field}}}}}");
+        let address = self.engine.docker(["inspect", "--format", &format, container])?;
+        ensure!(
+            !address.is_empty(),
+            "{container} has no such address on {network}"
+        );
+        Ok(if ipv6 { format!("[{address}]") } else { address })
+    }
+
+    /// A container's place on a network.
+    pub(crate) fn endpoint(&self, container: &str, network: &str) -> Result<Endpoint> {
+        let link = self.engine.container_link(container, network)?;
+        Ok(Endpoint {
+            container: container.to_owned(),
+            network: network.to_owned(),
+            interface: link.name,
+            host_end: link.peer,
+        })
+    }
+
+    /// Waits until dtm shows the endpoint under its name.
+    pub(crate) fn wait_named(&self, endpoint: &Endpoint) -> Result<()> {
+        eventually(PATIENCE, &format!("{endpoint:?} is named"), || {
+            let name = "dtm_container_network_receive_bytes_total";
+            Ok(self.samples()?.find(name, &endpoint.labels())?.map(drop))
+        })
+    }
+
+    /// What the kernel has counted at the host end, as the container sees it.
+    pub(crate) fn kernel(&self, endpoint: &Endpoint) -> Result<Moved> {
+        let LinkStatistics {
+            rx_bytes, tx_bytes, ..
+        } = self.host().link_statistics(endpoint.host_end)?;
+        // What the host end sends, the container receives.
+        Ok((tx_bytes, rx_bytes))
+    }
+
+    /// What dtm has counted.
+    pub(crate) fn counted(&self, endpoint: &Endpoint) -> Result<Moved> {
+        let samples = self.samples()?;
+        Ok((
+            samples.get("dtm_container_network_receive_bytes_total", &endpoint.labels())?,
+            samples.get("dtm_container_network_transmit_bytes_total", &endpoint.labels())?,
+        ))
+    }
+
+    /// Kernel's and dtm's counts of the same moment: read again while anything still moves between the two.
+    pub(crate) fn both(&self, endpoint: &Endpoint) -> Result<(Moved, Moved)> {
+        eventually(PATIENCE, "the traffic pauses", || {
+            let before = self.kernel(endpoint)?;
+            let counted = self.counted(endpoint)?;
+            Ok((self.kernel(endpoint)? == before).then_some((before, counted)))
+        })
+    }
+}
+
+impl Endpoint {
+    /// The labels of its series.
+    pub(crate) fn labels(&self) -> [(&str, &str); 3] {
+        [
+            ("name", &self.container),
+            ("network", &self.network),
+            ("interface", &self.interface),
+        ]
+    }
+}
+
+/// How much both directions grew.
+pub(crate) fn growth(before: Moved, after: Moved) -> Moved {
+    (after.0 - before.0, after.1 - before.1)
+}
