@@ -256,8 +256,12 @@ impl Engine {
         dockerd.kill()?;
         // containerd dies with its parent, but the next dockerd takes it for alive until init has reaped it.
         let file = self.host.outside("/run/docker/containerd/containerd.pid");
-        let Ok(containerd) = fs::read_to_string(&file) else { return Ok(()) };
-        eventually(AFTER_KILL, "end of containerd", || Ok(has_ended(containerd.trim()).then_some(())))?;
+        let Ok(containerd) = fs::read_to_string(&file) else {
+            return Ok(());
+        };
+        eventually(AFTER_KILL, "end of containerd", || {
+            Ok(has_ended(containerd.trim()).then_some(()))
+        })?;
         fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     }
 
@@ -292,7 +296,8 @@ impl Drop for Engine {
 /// Whether a process is gone, or a zombie that only its parent still knows.
 fn has_ended(process: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn last_lines(text: &str, count: usize) -> String {
