@@ -46,27 +46,36 @@ impl Toolchain {
 
     /// A cargo command of this toolchain, free of the outer build's environment.
     pub fn cargo(&self, subcommand: &str) -> Command {
-        let mut cargo = match self {
+        self.command("/usr/bin/cargo", subcommand)
+    }
+
+    /// Its clippy, in the same way.
+    pub fn clippy(&self) -> Command {
+        // Found by cargo, `cargo clippy` would be that of rustup, which has no `core` for the target.
+        self.command("/usr/bin/cargo-clippy", "clippy")
+    }
+
+    fn command(&self, program: &str, subcommand: &str) -> Command {
+        let mut command;
+        match self {
             Self::Precompiled { .. } => {
-                let mut cargo = Command::new("/usr/bin/cargo");
-                scrub(&mut cargo);
-                cargo.arg(subcommand);
-                cargo
+                command = Command::new(program);
+                scrub(&mut command);
+                command
+                    .arg(subcommand)
                     .env("CARGO", "/usr/bin/cargo")
                     .env("RUSTC", "/usr/bin/rustc")
                     // A released compiler takes the target's unstable features only so.
                     .env("RUSTC_BOOTSTRAP", "1");
-                cargo
             }
             Self::BuildStd { .. } => {
-                let mut cargo = Command::new("rustup");
-                scrub(&mut cargo);
-                cargo.args(["run", "nightly", "cargo", subcommand, "-Zbuild-std=core"]);
-                cargo
+                command = Command::new("rustup");
+                scrub(&mut command);
+                command.args(["run", "nightly", "cargo", subcommand, "-Zbuild-std=core"]);
             }
-        };
-        cargo.stdin(Stdio::null());
-        cargo
+        }
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Where the compiler and its library are.

@@ -1,0 +1,86 @@
+//! `cargo xtask setup`: what building, running and testing need and this machine lacks.
+//!
+//! Whatever is there is left alone, wherever it came from: what counts is the program, not the package.
+
+mod apt;
+mod cargo;
+mod engine;
+mod kernel_side;
+mod programs;
+
+use anyhow::{Result, bail};
+
+/// Install what is missing, and say what is done.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What the machine is to be ready for.
+    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t = Need::All)]
+    need: Need,
+}
+
+/// What a machine is to be ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Need {
+    /// Compiling the daemon with its kernel side.
+    Build,
+    /// Compiling, and an engine for the demo.
+    Run,
+    /// Compiling, and what the tests judge dtm by.
+    Test,
+    /// Compiling, formatting, linting and auditing.
+    Check,
+    /// All of it.
+    All,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure(options.need)?;
+    println!("setup: everything is there");
+    Ok(())
+}
+
+/// Makes the machine ready for `need`; without a word where it is.
+///
+/// # Errors
+///
+/// With one line for everything that is missing and cannot be installed from here.
+pub(crate) fn ensure(need: Need) -> Result<()> {
+    let (runs, tests, checks) = match need {
+        Need::Build => (false, false, false),
+        Need::Run => (true, false, false),
+        Need::Test => (true, true, false),
+        Need::Check => (false, false, true),
+        Need::All => (true, true, true),
+    };
+    let mut packages = kernel_side::missing_packages(checks);
+    if runs {
+        packages.extend(programs::missing(programs::RUN));
+    }
+    if tests {
+        packages.extend(programs::missing(programs::TEST));
+        packages.extend(engine::missing_packages());
+    }
+    let mut lacking = apt::install(&packages);
+    let mut attempt = |result: Result<()>| lacking.extend(result.err().map(|error| format!("{error:#}")));
+    attempt(kernel_side::ensure());
+    if checks {
+        attempt(kernel_side::ensure_clippy());
+        attempt(cargo::ensure_components());
+        attempt(cargo::ensure_deny());
+    }
+    if tests {
+        attempt(engine::ensure());
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "not everything can be installed from here: {}",
+        lacking.join("; ")
+    )
+}
+
+/// One line of progress.
+fn say(what: &str) {
+    println!("setup: {what}");
+}

@@ -1,0 +1,78 @@
+//! Programs that dtm's demo and tests start, and Debian's packages that have them.
+
+use std::{
+    env,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use super::apt::Package;
+
+/// A program and the package that brings it.
+pub(super) type Program = (&'static str, &'static str);
+
+/// What the demo needs.
+pub(super) const RUN: &[Program] = &[
+    ("dockerd", "docker.io"),
+    ("containerd", "docker.io"),
+    ("runc", "docker.io"),
+    ("docker", "docker.io"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("nsenter", "util-linux"),
+];
+
+/// What the tests need besides.
+pub(super) const TEST: &[Program] = &[
+    ("nft", "nftables"),
+    ("tc", "iproute2"),
+    ("ss", "iproute2"),
+    ("nstat", "iproute2"),
+    ("tcpdump", "tcpdump"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+    ("ping", "iputils-ping"),
+    ("iperf3", "iperf3"),
+    ("ps", "procps"),
+    ("jq", "jq"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+];
+
+/// The packages of those of `programs` that are not here.
+pub(super) fn missing(programs: &[Program]) -> Vec<Package> {
+    let absent = programs.iter().filter(|(program, _)| find(program).is_none());
+    let mut packages: Vec<Package> = absent.map(|&(brings, name)| Package { name, brings }).collect();
+    let is_for_tests = programs.iter().any(|&(program, _)| program == "python3");
+    if is_for_tests && !python_makes_environments() {
+        packages.push(Package {
+            name: "python3-venv",
+            brings: "python3's venv",
+        });
+    }
+    packages
+}
+
+/// The program `name`: on `PATH`, or where daemons are and a user's `PATH` does not look.
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(usual)
+        .map(|directory| directory.join(name))
+        .find(|file| {
+            let metadata = file.metadata();
+            metadata.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// The strict parser of `OpenMetrics` is a Python package, installed into an environment of its own.
+fn python_makes_environments() -> bool {
+    let imported = Command::new("python3")
+        .args(["-c", "import ensurepip, venv"])
+        .stderr(Stdio::null())
+        .status();
+    imported.is_ok_and(|status| status.success())
+}

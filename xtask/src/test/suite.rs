@@ -1,0 +1,167 @@
+//! Which suites there are, and how each is run.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::workspace;
+
+/// A part of the tests with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Suite {
+    /// What every crate tests on the host by itself.
+    Unit,
+    /// A test target of a crate, most of them of dtm-tests.
+    Integration(String),
+}
+
+impl Suite {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Unit => "unit",
+            Self::Integration(name) => name,
+        }
+    }
+
+    /// Attaching programs, making namespaces and starting engines is root's.
+    pub(super) fn needs_root(&self) -> bool {
+        matches!(self, Self::Integration(_))
+    }
+
+    /// Compiles it without running it.
+    pub(super) fn build(&self) -> Command {
+        let mut command = self.targets();
+        command.args(["--no-run", "--quiet"]);
+        command
+    }
+
+    /// Runs it; `runner` starts its programs, `arguments` are for them.
+    pub(super) fn commands(&self, runner: &[String], arguments: &[String]) -> Vec<Command> {
+        let mut command = self.targets();
+        command.args(["--no-fail-fast", "--quiet"]);
+        if self.needs_root() && !runner.is_empty() {
+            // cargo itself stays the user's, and so does what it writes.
+            let runner = serde_json::to_string(runner).unwrap_or_default();
+            command
+                .arg("--config")
+                .arg(format!("target.'cfg(unix)'.runner={runner}"));
+        }
+        command.arg("--");
+        if self.needs_root() {
+            // One at a time: a wait for RTNL or RCU is the whole machine's, and kfree_skb sees every namespace.
+            command.arg("--test-threads=1");
+        }
+        command.args(arguments);
+        let mut commands = vec![command];
+        if *self == Self::Unit {
+            let mut doc = test();
+            doc.args(["--doc", "--quiet", "--no-fail-fast", "--"])
+                .args(arguments);
+            commands.push(doc);
+        }
+        commands
+    }
+
+    fn targets(&self) -> Command {
+        let mut command = test();
+        match self {
+            Self::Unit => command.args(["--lib", "--bins"]),
+            Self::Integration(name) => command.args(["--test", name]),
+        };
+        command
+    }
+}
+
+/// Always of the whole workspace: with a part of it, features differ and everything is compiled again.
+fn test() -> Command {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace"]);
+    command
+}
+
+/// All suites: the unit tests, then the test targets in the order of the crates and of their manifests.
+pub(super) fn discover() -> Result<Vec<Suite>> {
+    let output = workspace::cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("start cargo metadata")?;
+    if !output.status.success() {
+        bail!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let metadata = serde_json::from_slice(&output.stdout).context("parse cargo metadata")?;
+    let mut suites = vec![Suite::Unit];
+    suites.extend(integration(&metadata)?);
+    Ok(suites)
+}
+
+fn integration(metadata: &Value) -> Result<Vec<Suite>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let targets = packages
+        .iter()
+        .filter_map(|package| package["targets"].as_array());
+    Ok(targets
+        .flatten()
+        .filter(|target| target["kind"] == json!(["test"]))
+        .filter_map(|target| target["name"].as_str())
+        .map(|name| Suite::Integration(name.to_owned()))
+        .collect())
+}
+
+/// Those of `all` that are named, in their own order; all where none is.
+pub(super) fn choose(all: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !all.iter().any(|suite| suite.name() == *name))
+    {
+        let known: Vec<&str> = all.iter().map(Suite::name).collect();
+        bail!("there is no suite {unknown}; there are {}", known.join(", "));
+    }
+    let chosen = all
+        .into_iter()
+        .filter(|suite| names.is_empty() || names.iter().any(|name| name == suite.name()));
+    Ok(chosen.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str]) -> Vec<Suite> {
+        let suites = names.iter().map(|name| match *name {
+            "unit" => Suite::Unit,
+            name => Suite::Integration(name.to_owned()),
+        });
+        suites.collect()
+    }
+
+    #[test]
+    fn suites_keep_the_order_of_the_manifest() {
+        let metadata = json!({ "packages": [
+            { "targets": [{ "kind": ["bin"], "name": "dtm" }, { "kind": ["test"], "name": "usage" }] },
+            { "targets": [
+                { "kind": ["lib"], "name": "dtm_tests" },
+                { "kind": ["test"], "name": "packets" },
+                { "kind": ["test"], "name": "docker" },
+            ]},
+        ]});
+        assert_eq!(
+            integration(&metadata).unwrap(),
+            named(&["usage", "packets", "docker"])
+        );
+        assert!(integration(&json!({})).is_err());
+    }
+
+    #[test]
+    fn chosen_suites_run_once_and_cheapest_first() {
+        let all = named(&["unit", "packets", "docker"]);
+        let names = ["docker", "unit", "docker"].map(str::to_owned);
+        assert_eq!(choose(all.clone(), &names).unwrap(), named(&["unit", "docker"]));
+        assert_eq!(choose(all.clone(), &[]).unwrap(), all);
+        let error = choose(all, &["dock".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "there is no suite dock; there are unit, packets, docker");
+    }
+}
