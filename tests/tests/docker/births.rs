@@ -1,0 +1,96 @@
+//! From the first packet to the last: containers that are counted from their birth, however short their life.
+
+use anyhow::Result;
+use xtask::host::{EngineKind, EngineOptions, eventually};
+
+use crate::scene::{FRONT, IMAGE, PATIENCE, Scene};
+
+const PACKETS: &str = "dtm_container_network_transmit_packets_total";
+const BYTES: &str = "dtm_container_network_transmit_bytes_total";
+const NETWORK_BYTES: &str = "dtm_network_containers_transmit_bytes_total";
+
+/// Datagrams a short-lived container sends as its first act, and their payload.
+const DATAGRAMS: u64 = 100;
+const PAYLOAD: u64 = 500;
+/// Ethernet, IPv4 and UDP.
+const HEADERS: u64 = 14 + 20 + 8;
+/// An ARP request or answer.
+const ARP: u64 = 42;
+
+fn a_short_life_is_whole_and_named(kind: EngineKind, attach_mode: &str) -> Result<()> {
+    let scene = Scene::watched(kind, attach_mode)?;
+    scene.run("receiver", FRONT, &["traffic", "udp-receive", "5002"])?;
+    let to = format!("{}:5002", scene.address("receiver", FRONT, false)?);
+    let of_network = [("network", FRONT)];
+    scene.wait_named(&scene.endpoint("receiver", FRONT)?)?;
+    let before = scene.samples()?.get(NETWORK_BYTES, &of_network)?;
+    let (count, size) = (DATAGRAMS.to_string(), PAYLOAD.to_string());
+    let send = ["traffic", "udp-send", &to, &count, &size];
+    let run = ["run", "--rm", "--name", "short", "--network", FRONT, IMAGE];
+    scene.engine.docker(run.iter().chain(&send))?;
+    let labels = [("name", "short"), ("network", FRONT), ("interface", "eth0")];
+    // It is gone by now, to the kernel and to Docker; its totals linger.
+    let (packets, bytes) = eventually(PATIENCE, "the short life is named", || {
+        let samples = scene.samples()?;
+        let packets = samples.find(PACKETS, &labels)?;
+        Ok(packets.zip(samples.find(BYTES, &labels)?))
+    })?;
+    // It had to ask for the receiver's hardware address, and perhaps to answer for its own.
+    let asked = packets
+        .checked_sub(DATAGRAMS)
+        .unwrap_or_else(|| panic!("{packets} packets of {DATAGRAMS}"));
+    assert!((1..=3).contains(&asked), "{asked} packets beside the datagrams");
+    assert_eq!(bytes, DATAGRAMS * (PAYLOAD + HEADERS) + asked * ARP);
+    // A sum that was there before it has grown by it, whatever the receiver sent in answer.
+    let samples = scene.samples()?;
+    let grown = samples.get(NETWORK_BYTES, &of_network)? - before;
+    assert!(
+        grown >= bytes && grown - bytes <= 4 * ARP,
+        "the network's sum grew by {grown}, not {bytes}"
+    );
+    assert_eq!(samples.sum("dtm_unattributed_transmit_bytes_total", &[]), 0);
+    Ok(())
+}
+
+#[test]
+fn a_short_life_is_whole_and_named_on_the_current_engine_with_tcx() -> Result<()> {
+    a_short_life_is_whole_and_named(EngineKind::Current, "tcx")
+}
+
+#[test]
+fn a_short_life_is_whole_and_named_on_the_current_engine_with_clsact() -> Result<()> {
+    a_short_life_is_whole_and_named(EngineKind::Current, "clsact")
+}
+
+#[test]
+fn a_short_life_is_whole_and_named_on_the_old_engine() -> Result<()> {
+    a_short_life_is_whole_and_named(EngineKind::Old, "auto")
+}
+
+/// What runs before dtm comes is taken in, with clsact, and starts at 0; what is born later gets TCX.
+#[test]
+fn what_runs_already_is_taken_in() -> Result<()> {
+    let mut scene = Scene::new(EngineOptions::new(EngineKind::newest()?))?;
+    scene.run("old", FRONT, &["traffic", "udp-receive", "5002"])?;
+    let old = scene.endpoint("old", FRONT)?;
+    scene.start_dtm(&[])?;
+    scene.wait_named(&old)?;
+    scene.run("young", FRONT, &["sleep", "3600"])?;
+    let young = scene.endpoint("young", FRONT)?;
+    scene.wait_named(&young)?;
+    let (old_kernel, old_counted) = scene.both(&old)?;
+    let to = format!("{}:5002", scene.address("old", FRONT, false)?);
+    scene.exec("young", &["traffic", "udp-send", &to, "100", "500"])?;
+    let (kernel, counted) = scene.both(&old)?;
+    assert_eq!(
+        counted.0 - old_counted.0,
+        kernel.0 - old_kernel.0,
+        "received by the old one"
+    );
+    let (kernel, counted) = scene.both(&young)?;
+    assert_eq!(counted, kernel, "all of the young one");
+    let samples = scene.samples()?;
+    let named = |mode| samples.get("dtm_interfaces", &[("state", "named"), ("mode", mode)]);
+    assert_eq!((named("clsact")?, named("tcx")?), (1, 1));
+    scene.stop_dtm()
+}
