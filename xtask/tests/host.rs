@@ -1,13 +1,16 @@
 //! The hermetic Docker hosts themselves, on every engine of this machine. Needs root.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, eventually};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, Running, eventually};
 
 const IMAGE: &str = "dtm-test";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,8 +27,8 @@ fn docker(engine: &Engine, arguments: &str) -> Result<String> {
     engine.docker(arguments.split_whitespace())
 }
 
-/// Everything on this machine that carries the host's name or runs in its groups.
-fn traces(name: &str, holder: u32) -> Result<Vec<String>> {
+/// Everything on this machine whose name begins like the host's, and what runs in its groups.
+fn traces(name: &str) -> Result<Vec<String>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let named = mounts.lines().filter(|line| line.contains(name));
     let mut traces: Vec<String> = named.map(str::to_owned).collect();
@@ -33,12 +36,12 @@ fn traces(name: &str, holder: u32) -> Result<Vec<String>> {
     let mut places: Vec<&str> = hierarchies.filter_map(|line| line.split(' ').nth(4)).collect();
     let temporary = std::env::temp_dir();
     places.push(temporary.to_str().context("a directory with an odd name")?);
-    let paths = places.iter().map(|place| Path::new(place).join(name));
-    traces.extend(
-        paths
-            .filter(|path| path.exists())
-            .map(|path| path.display().to_string()),
-    );
+    for place in places {
+        let paths = fs::read_dir(place)?
+            .flatten()
+            .map(|entry| entry.path().display().to_string());
+        traces.extend(paths.filter(|path| path.contains(name)));
+    }
     for process in fs::read_dir("/proc")?.flatten() {
         let read = |file: &str| fs::read_to_string(process.path().join(file)).unwrap_or_default();
         let stat = read("stat");
@@ -46,8 +49,7 @@ fn traces(name: &str, holder: u32) -> Result<Vec<String>> {
         let runs = stat
             .rsplit_once(") ")
             .is_some_and(|(_, rest)| !rest.starts_with('Z'));
-        let id = process.file_name();
-        if runs && (read("cgroup").contains(name) || id == holder.to_string().as_str()) {
+        if runs && read("cgroup").contains(name) {
             traces.push(stat);
         }
     }
@@ -114,13 +116,13 @@ fn the_network_can_be_entered(host: &Host) -> Result<()> {
 
 fn works_and_leaves_nothing(kind: EngineKind, world: CgroupWorld) -> Result<()> {
     let mut engine = start(kind, world)?;
-    let (name, holder) = (engine.host().name(), engine.host().holder());
+    let name = engine.host().name();
     containers_talk(&engine)?;
     containers_outlive_the_engine(&mut engine)?;
     a_privileged_container_sees_the_host(&engine)?;
     the_network_can_be_entered(engine.host())?;
     engine.close()?;
-    assert_eq!(traces(&name, holder)?, [""; 0]);
+    assert_eq!(traces(&name)?, [""; 0]);
     Ok(())
 }
 
@@ -146,15 +148,57 @@ fn a_hybrid_of_cgroup_versions_works_where_the_machine_has_one() -> Result<()> {
 
 #[test]
 fn a_panic_leaves_nothing() -> Result<()> {
-    let mut host = None;
+    let mut name = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
         let engine = start(EngineKind::Old, CgroupWorld::V2)?;
         docker(&engine, &format!("run -d --name alpha {IMAGE} sleep 600"))?;
-        host = Some((engine.host().name(), engine.host().holder()));
+        name = Some(engine.host().name());
         panic!("with an engine running");
     }));
     assert!(panicked.is_err());
-    let (name, holder) = host.context("the panic came too early")?;
-    assert_eq!(traces(&name, holder)?, [""; 0]);
+    let name = name.context("the panic came too early")?;
+    assert_eq!(traces(&name)?, [""; 0]);
+    Ok(())
+}
+
+/// An owner in a process of its own, with an engine up; killed the hard way, with these of its children.
+fn killed_owner(with_warden: bool) -> Result<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    // It never comes to running dtm.
+    command
+        .args(["demo", "--dtm", "/nonexistent"])
+        .stdout(Stdio::piped());
+    let mut owner = Running::spawn(&mut command)?;
+    let output = owner.child().stdout.take().context("no standard output")?;
+    let mut said = BufReader::new(output).lines().map_while(std::result::Result::ok);
+    said.find(|line| line.contains("starting containers"))
+        .context("the demo did not start")?;
+    let id = owner.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    owner.kill()?;
+    for child in children.split_whitespace().filter(|_| with_warden) {
+        // One of its own commands may have ended by now.
+        if let Some(child) = Pid::from_raw(child.parse()?) {
+            kill_process(child, Signal::KILL)
+                .or_else(|error| if error == Errno::SRCH { Ok(()) } else { Err(error) })?;
+        }
+    }
+    Ok(format!("dtm-{id}-"))
+}
+
+#[test]
+fn a_killed_owner_leaves_nothing() -> Result<()> {
+    let name = killed_owner(false)?;
+    eventually(PATIENCE, "the end of a host without an owner", || {
+        Ok(traces(&name)?.is_empty().then_some(()))
+    })
+}
+
+#[test]
+fn the_next_host_cleans_up_after_an_owner_and_a_warden() -> Result<()> {
+    let name = killed_owner(true)?;
+    assert_ne!(traces(&name)?, [""; 0]);
+    Host::new(CgroupWorld::V2)?.close()?;
+    assert_eq!(traces(&name)?, [""; 0]);
     Ok(())
 }

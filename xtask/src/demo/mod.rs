@@ -143,12 +143,14 @@ impl Stage {
         scene::play_short_lived(&self.engine)?;
         // Names and drops come with the containers' own rhythm.
         let counted = eventually(COUNTED, "every container in the metrics", || {
-            let sample = Sample::take(address)?;
-            Ok((interrupt.arrived() || scene::is_in(&sample)).then_some(sample))
+            Ok((interrupt.arrived() || scene::is_in(&Sample::take(address)?)).then_some(()))
         });
-        match counted {
-            Ok(sample) => print!("\n{sample}\n"),
-            Err(error) => print!("\n{}\ndemo: {error:#}\n", Sample::take(address)?),
+        if interrupt.arrived() {
+            return Ok(());
+        }
+        println!("\n{}", Sample::take(address)?);
+        if let Err(error) = counted {
+            println!("demo: {error:#}");
         }
         if options.once {
             return Ok(());

@@ -114,6 +114,12 @@ impl Sample {
             .any(|((name, _), traffic)| name == container && traffic.sent.packets > 0)
     }
 
+    /// How many bytes a container of this name sent on a network.
+    pub(crate) fn sent(&self, container: &str, network: &str) -> u64 {
+        let traffic = self.traffic.get(&(container.to_owned(), network.to_owned()));
+        traffic.map_or(0, |traffic| traffic.sent.bytes)
+    }
+
     /// Whether packets of a container of this name were dropped.
     pub(crate) fn has_drops(&self, container: &str) -> bool {
         self.dropped.keys().any(|(name, ..)| name == container)
