@@ -2,6 +2,7 @@
 
 mod environment;
 mod linker;
+mod strip;
 mod toolchain;
 
 use std::{
@@ -62,8 +63,9 @@ pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
     );
 
     let built = target_dir.join(target).join("release").join(OBJECT);
-    copy_if_changed(&built, &object)
-        .with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    let compiled = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    write_if_changed(&object, &strip::without_dwarf(&compiled)?)
+        .with_context(|| format!("write {}", object.display()))?;
     Ok(object)
 }
 
@@ -108,10 +110,9 @@ fn workspace() -> &'static Path {
 }
 
 /// An unchanged object keeps its time of change, and what embeds it need not be compiled again.
-fn copy_if_changed(from: &Path, to: &Path) -> io::Result<()> {
-    let new = fs::read(from)?;
-    if fs::read(to).is_ok_and(|old| old == new) {
+fn write_if_changed(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|old| old == contents) {
         return Ok(());
     }
-    fs::write(to, new)
+    fs::write(path, contents)
 }

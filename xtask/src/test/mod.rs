@@ -110,11 +110,11 @@ fn root_runner() -> Result<Vec<String>> {
     if !sudo.is_ok_and(|status| status.success()) {
         bail!("these suites need root: run this as root, or install sudo");
     }
-    let path = std::env::var("PATH").context("read PATH")?;
-    // sudo would put its own PATH in the place of the one that has the tools.
-    Ok(["sudo", "--preserve-env", "env", &format!("PATH={path}")]
-        .map(str::to_owned)
-        .to_vec())
+    let mut runner = ["sudo", "--preserve-env", "env"].map(str::to_owned).to_vec();
+    // sudo would put its own PATH in the place of the one that has the tools, and root's Go is not the user's.
+    runner.push(format!("PATH={}", std::env::var("PATH").context("read PATH")?));
+    runner.extend(xtask::host::go_programs().map(|place| format!("GOBIN={}", place.display())));
+    Ok(runner)
 }
 
 /// Shows what a test run says, and counts along.

@@ -1,6 +1,6 @@
 //! Which suites there are, and how each is run.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -94,21 +94,30 @@ pub(super) fn discover() -> Result<Vec<Suite>> {
     }
     let metadata = serde_json::from_slice(&output.stdout).context("parse cargo metadata")?;
     let mut suites = vec![Suite::Unit];
-    suites.extend(integration(&metadata)?);
+    suites.extend(integration(&metadata, |path| {
+        fs::read_to_string(path).with_context(|| format!("read {path}"))
+    })?);
     Ok(suites)
 }
 
-fn integration(metadata: &Value) -> Result<Vec<Suite>> {
+/// `manifest` reads a manifest: cargo itself tells targets by name, not in their order there.
+fn integration(metadata: &Value, manifest: impl Fn(&str) -> Result<String>) -> Result<Vec<Suite>> {
     let packages = metadata["packages"].as_array().context("no packages")?;
-    let targets = packages
-        .iter()
-        .filter_map(|package| package["targets"].as_array());
-    Ok(targets
-        .flatten()
-        .filter(|target| target["kind"] == json!(["test"]))
-        .filter_map(|target| target["name"].as_str())
-        .map(|name| Suite::Integration(name.to_owned()))
-        .collect())
+    let mut suites = Vec::new();
+    for package in packages {
+        let targets = package["targets"].as_array().context("no targets")?;
+        let mut names: Vec<&str> = targets
+            .iter()
+            .filter(|target| target["kind"] == json!(["test"]))
+            .filter_map(|target| target["name"].as_str())
+            .collect();
+        if names.len() > 1 {
+            let manifest = manifest(package["manifest_path"].as_str().context("no manifest")?)?;
+            names.sort_by_key(|name| manifest.find(&format!("name = \"{name}\"")).unwrap_or(usize::MAX));
+        }
+        suites.extend(names.into_iter().map(|name| Suite::Integration(name.to_owned())));
+    }
+    Ok(suites)
 }
 
 /// Those of `all` that are named, in their own order; all where none is.
@@ -142,17 +151,19 @@ mod tests {
     fn suites_keep_the_order_of_the_manifest() {
         let metadata = json!({ "packages": [
             { "targets": [{ "kind": ["bin"], "name": "dtm" }, { "kind": ["test"], "name": "usage" }] },
-            { "targets": [
+            { "manifest_path": "tests", "targets": [
                 { "kind": ["lib"], "name": "dtm_tests" },
-                { "kind": ["test"], "name": "packets" },
                 { "kind": ["test"], "name": "docker" },
+                { "kind": ["test"], "name": "packets" },
             ]},
         ]});
-        assert_eq!(
-            integration(&metadata).unwrap(),
-            named(&["usage", "packets", "docker"])
-        );
-        assert!(integration(&json!({})).is_err());
+        let manifest = |path: &str| {
+            assert_eq!(path, "tests");
+            Ok("[[test]]\nname = \"packets\"\n[[test]]\nname = \"docker\"\n".to_owned())
+        };
+        let suites = integration(&metadata, manifest).unwrap();
+        assert_eq!(suites, named(&["usage", "packets", "docker"]));
+        assert!(integration(&json!({}), manifest).is_err());
     }
 
     #[test]
