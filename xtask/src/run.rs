@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Error, Result, bail, ensure};
 use xtask::host::{Running, eventually, get};
 
 use crate::demo::interrupt::Interrupt;
@@ -19,6 +19,7 @@ use crate::demo::{self, privilege};
 const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const READY: Duration = Duration::from_mins(1);
+const COUNTED: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(500);
 
 /// Build dtm and run it as root on this host's Docker; without one, the demo.
@@ -76,25 +77,29 @@ fn observe(dtm: &Path, arguments: &[OsString]) -> Result<()> {
 
 fn show(running: &mut Running, interrupt: &Interrupt) -> Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, demo::PORT));
+    let mut over = || Ok::<_, Error>(interrupt.arrived() || running.try_wait()?.is_some());
     let ready = eventually(READY, "dtm being ready", || {
-        let over = interrupt.arrived() || running.try_wait()?.is_some();
-        Ok((over || sample::is_ready(address)).then_some(over))
+        Ok((over()? || sample::is_ready(address)).then_some(()))
     });
-    match ready {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            println!(
-                "run: dtm answers at http://{address}/metrics\n\n{}",
-                Sample::take(address)?
-            );
-            Ok(())
-        }
+    if let Err(error) = ready {
         // It has said why itself, and may yet become ready.
-        Err(error) => {
-            println!("run: {error:#}");
-            Ok(())
-        }
+        println!("run: {error:#}");
+        return Ok(());
     }
+    // What runs already starts at 0: numbers come with its next packets, if it sends any.
+    let counted = eventually(COUNTED, "traffic", || {
+        let sample = Sample::take(address);
+        Ok((over()? || sample?.has_any_traffic()).then_some(()))
+    });
+    if over()? {
+        return Ok(());
+    }
+    println!("run: dtm answers at http://{address}/metrics (Ctrl-C ends it)");
+    println!("\n{}", Sample::take(address)?);
+    if counted.is_err() {
+        println!("run: no container has sent anything yet");
+    }
+    Ok(())
 }
 
 /// What dtm will take `flag` to be, from its arguments or, after them, its environment.

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Running, eventually};
 
 use crate::setup::{self, Need};
@@ -135,7 +135,7 @@ impl Stage {
             }
             Ok((interrupt.arrived() || sample::is_ready(address)).then_some(()))
         });
-        ready.with_context(|| format!("dtm said:\n{}", running.log().trim_end()))?;
+        ready.map_err(|error| running.explain(&error))?;
         if address.port() != PORT {
             println!("demo: port {PORT} is taken, so it is {} here", address.port());
         }
@@ -166,7 +166,7 @@ impl Stage {
                 break;
             }
             if let Some(status) = running.try_wait()? {
-                bail!("dtm ended: {status}; it said:\n{}", running.log().trim_end());
+                return Err(running.explain(&anyhow!("dtm ended: {status}")));
             }
             scene::play_short_lived(&self.engine)?;
         }

@@ -114,6 +114,11 @@ impl Sample {
             .any(|((name, _), traffic)| name == container && traffic.sent.packets > 0)
     }
 
+    /// Whether anybody has sent anything.
+    pub(crate) fn has_any_traffic(&self) -> bool {
+        self.traffic.values().any(|traffic| traffic.sent.packets > 0)
+    }
+
     /// How many bytes a container of this name sent on a network.
     pub(crate) fn sent(&self, container: &str, network: &str) -> u64 {
         let traffic = self.traffic.get(&(container.to_owned(), network.to_owned()));

@@ -92,7 +92,7 @@ impl Engine {
             }
             Ok(self.ping().then_some(()))
         });
-        ready.with_context(|| format!("dockerd said:\n{}", last_lines(&dockerd.log(), 15)))?;
+        ready.map_err(|error| dockerd.explain(&error))?;
         self.dockerd = Some(dockerd);
         Ok(())
     }
@@ -298,9 +298,4 @@ fn has_ended(process: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::poll::eventually;
 
 const GRACE: Duration = Duration::from_secs(10);
+const LAST_LINES: usize = 15;
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
 /// A started process: asked to end when dropped (SIGTERM), then made to (SIGKILL).
@@ -57,6 +58,14 @@ impl Running {
     pub fn log(&self) -> String {
         let bytes = self.log.as_ref().and_then(|log| std::fs::read(log).ok());
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    }
+
+    /// `error` with the end of the log, where whatever went wrong is likely to be told.
+    pub fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        anyhow!("{error:#}; it said:\n{end}")
     }
 
     /// How it ended, or `None` while it runs.
