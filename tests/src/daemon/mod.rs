@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask::host::{Host, Network, Running, eventually};
 
-pub use http::{Response, get};
+pub use http::{Response, get, percent_encoded};
 pub use samples::{Sample, Samples};
 
 /// How long a start may take: the whole machine's other work included.

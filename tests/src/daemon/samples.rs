@@ -15,6 +15,14 @@ pub struct Sample {
     pub value: f64,
 }
 
+impl Sample {
+    /// Its value as the whole number that a counter or a state is.
+    #[expect(clippy::cast_sign_loss, reason = "no counter is negative")]
+    fn count(&self) -> u64 {
+        self.value as u64
+    }
+}
+
 /// All samples of a scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples(Vec<Sample>);
@@ -54,7 +62,7 @@ impl Samples {
     /// Where there are several.
     pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Result<Option<u64>> {
         let mut found = self.all(name, labels);
-        let first = found.next().map(|sample| sample.value as u64);
+        let first = found.next().map(Sample::count);
         if let Some(second) = found.next() {
             bail!("several series of {name} have {labels:?}, such as {second:?}");
         }
@@ -73,7 +81,7 @@ impl Samples {
 
     /// The sum over all series of `name` that have these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        self.all(name, labels).map(|sample| sample.value as u64).sum()
+        self.all(name, labels).map(Sample::count).sum()
     }
 }
 

@@ -3,13 +3,10 @@
 use std::{io::Read as _, path::Path};
 
 use anyhow::{Context as _, Result};
+use dtm_tests::daemon::{Dtm, Response};
 use flate2::read::GzDecoder;
 
-use crate::{
-    http::Response,
-    judges::{OpenMetricsParser, promtool_finds},
-    scene::Dtm,
-};
+use crate::judges::{OpenMetricsParser, promtool_finds};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

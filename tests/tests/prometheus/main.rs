@@ -4,7 +4,6 @@
 //! Needs root, an engine, Prometheus with promtool, and iptables.
 
 mod exposition;
-mod http;
 mod judges;
 mod queries;
 mod scene;

@@ -1,18 +1,10 @@
 //! An engine whose containers talk, one of them to a port where a rule drops everything, and a dtm that watches.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
-use xtask::host::{
-    CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, Network, Running, eventually,
-};
-
-use crate::http::{self, Response};
+use anyhow::Result;
+use dtm_tests::daemon::Dtm;
+use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image};
 
 /// The network all containers are on.
 pub(crate) const FRONT: &str = "front";
@@ -26,7 +18,6 @@ pub(crate) const DROPPED: &str = "dropped";
 const IMAGE: &str = "dtm-test";
 /// A port of the host that a rule closes without an answer.
 const CLOSED_PORT: &str = "9999";
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Two engines at a time would be in each other's way: attaching waits for the whole machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -53,7 +44,7 @@ impl Scene {
         let drop_rule = ["-I", "INPUT", "-p", "tcp", "--dport", CLOSED_PORT, "-j", "DROP"];
         engine.host().run("iptables", drop_rule)?;
         let scene = Self {
-            dtm: Dtm::start(engine.host())?,
+            dtm: Dtm::start(engine.host(), &[])?,
             engine,
             _turn: turn,
         };
@@ -105,62 +96,4 @@ impl Scene {
     pub(crate) fn dtm(&self) -> &Dtm {
         &self.dtm
     }
-}
-
-/// The daemon under test.
-#[derive(Debug)]
-pub(crate) struct Dtm {
-    network: Network,
-    address: SocketAddr,
-    /// Held for its end.
-    _process: Running,
-}
-
-impl Dtm {
-    /// Starts it as it is started without any flag.
-    fn start(host: &Host) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10048));
-        let nothing: [&str; 0] = [];
-        let (network, mut process) = (host.network()?, host.spawn(binary()?, nothing)?);
-        eventually(READY_WITHIN, "dtm is ready", || {
-            if let Some(status) = process.try_wait()? {
-                bail!("dtm ended with {status}: {}", process.log());
-            }
-            let ready =
-                http::get(&network, address, "/-/ready", &[]).is_ok_and(|response| response.status == 200);
-            Ok(ready.then_some(()))
-        })?;
-        Ok(Self {
-            network,
-            address,
-            _process: process,
-        })
-    }
-
-    /// Where it listens, in the host.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Scrapes it.
-    pub(crate) fn metrics(&self, headers: &[(&str, &str)]) -> Result<Response> {
-        http::get(&self.network, self.address, "/metrics", headers)
-    }
-}
-
-/// The daemon that was built with these tests, beside them.
-fn binary() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("find the test's own file")?;
-    let profile = own
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("the test lies outside a target directory")?;
-    let binary = profile.join("dtm");
-    if !binary.is_file() {
-        bail!(
-            "there is no {}: build it first, with `cargo build --package dtm-daemon`",
-            binary.display()
-        );
-    }
-    Ok(binary)
 }

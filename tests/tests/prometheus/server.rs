@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use dtm_tests::dashboards::items;
+use dtm_tests::{
+    daemon::{get, percent_encoded},
+    dashboards::items,
+};
 use serde_json::Value;
 use xtask::host::{Host, Network, Running, eventually};
-
-use crate::http::{self, percent_encoded};
 
 /// How often it scrapes: often enough that a test has a rate after a few seconds.
 pub(crate) const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,8 +62,7 @@ impl Prometheus {
             if let Some(status) = process.try_wait()? {
                 bail!("Prometheus ended with {status}: {}", process.log());
             }
-            let ready =
-                http::get(&network, ADDRESS, "/-/ready", &[]).is_ok_and(|response| response.status == 200);
+            let ready = get(&network, ADDRESS, "/-/ready", &[]).is_ok_and(|response| response.status == 200);
             Ok(ready.then_some(()))
         })?;
         Ok(Self {
@@ -107,7 +107,7 @@ impl Prometheus {
     }
 
     fn ask(&self, path: &str) -> Result<Value> {
-        let response = http::get(&self.network, ADDRESS, path, &[])?;
+        let response = get(&self.network, ADDRESS, path, &[])?;
         let answer: Value =
             serde_json::from_slice(&response.body).with_context(|| format!("parse {path}"))?;
         if answer["status"] != "success" {
