@@ -1,24 +1,16 @@
 //! From Docker's answers to what the tracker needs. Whatever is missing in an answer is missing, not an error,
 //! except an id.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::UNIX_EPOCH};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, EndpointSettings, EventActor, Network as NetworkAnswer,
-    NetworkInspect,
+    ContainerInspectResponse, ContainerSummary, EndpointSettings, Network as NetworkAnswer, NetworkInspect,
 };
 
 use super::{Container, ContainerId, ContainerState, Endpoint, Network};
 
 /// The option with which a bridge network is given a name for its bridge.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-
-/// Attributes of a container's events that are not its labels.
-const OWN_ATTRIBUTES: [&str; 6] = ["name", "image", "exitCode", "signal", "oldName", "execDuration"];
 
 /// A container of the list.
 pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
@@ -33,17 +25,17 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
         ..
     } = summary;
     // A linked container has further names below those of others; its own has one slash.
-    let name = names.iter().flatten().find(|name| name.matches('/').count() <= 1);
+    let name = names
+        .iter()
+        .flatten()
+        .find(|name| !name.trim_start_matches('/').contains('/'));
     Some(Container {
         id: ContainerId::parse(&id?)?,
-        name: name.map_or("", |name| name.trim_start_matches('/')).into(),
+        name: without_slash(name.map_or("", String::as_str)),
         image: image.unwrap_or_default().into(),
         labels: labels.into_iter().flatten().collect(),
-        network_mode: host_config
-            .and_then(|config| config.network_mode)
-            .unwrap_or_default()
-            .into(),
-        state: state_of(state.map(|state| state.to_string()).as_deref()),
+        network_mode: network_mode(host_config.and_then(|config| config.network_mode).as_deref()),
+        state: state_of(&state.map(|state| state.to_string()).unwrap_or_default()),
         started_at: None,
         endpoints: endpoints(network_settings.and_then(|settings| settings.networks)),
     })
@@ -62,66 +54,63 @@ pub(super) fn inspected(answer: ContainerInspectResponse) -> Option<Container> {
     } = answer;
     let (image, labels) = config.map_or((None, None), |config| (config.image, config.labels));
     let (status, started_at) = state.map_or((None, None), |state| (state.status, state.started_at));
-    let state = state_of(status.map(|status| status.to_string()).as_deref());
     Some(Container {
         id: ContainerId::parse(&id?)?,
-        name: name.as_deref().unwrap_or("").trim_start_matches('/').into(),
+        name: without_slash(name.as_deref().unwrap_or_default()),
         image: image.unwrap_or_default().into(),
         labels: labels.into_iter().flatten().collect(),
-        network_mode: host_config
-            .and_then(|config| config.network_mode)
-            .unwrap_or_default()
-            .into(),
-        state,
+        network_mode: network_mode(host_config.and_then(|config| config.network_mode).as_deref()),
+        state: state_of(&status.map(|status| status.to_string()).unwrap_or_default()),
         started_at: started_at.as_deref().and_then(seconds),
         endpoints: endpoints(network_settings.and_then(|settings| settings.networks)),
     })
 }
 
-/// A container as an event tells of it: its labels are among the attributes.
-pub(super) fn announced(actor: &EventActor, state: ContainerState) -> Option<Container> {
-    let attributes = actor.attributes.iter().flatten();
-    let attribute = |name: &str| {
-        actor
-            .attributes
-            .as_ref()
-            .and_then(|attributes| attributes.get(name))
-    };
-    let labels = attributes.filter(|(name, _value)| !OWN_ATTRIBUTES.contains(&name.as_str()));
-    Some(Container {
-        id: ContainerId::parse(actor.id.as_deref()?)?,
-        name: attribute("name")
-            .map_or("", String::as_str)
-            .trim_start_matches('/')
-            .into(),
-        image: attribute("image").map_or("", String::as_str).into(),
+/// A container as its first event tells of it: the attributes are its labels, and `name` and `image`.
+pub(super) fn announced(id: ContainerId, attributes: &HashMap<String, String>) -> Container {
+    let attribute = |name: &str| attributes.get(name).map_or("", String::as_str);
+    let labels = attributes
+        .iter()
+        .filter(|(name, _value)| !["name", "image"].contains(&name.as_str()));
+    Container {
+        id,
+        name: without_slash(attribute("name")),
+        image: attribute("image").into(),
         labels: labels
             .map(|(name, value)| (name.clone(), value.clone()))
-            .collect::<BTreeMap<_, _>>(),
+            .collect(),
         network_mode: "".into(),
-        state,
+        state: ContainerState::Created,
         started_at: None,
         endpoints: Vec::new(),
-    })
+    }
+}
+
+/// A container's name without the slash Docker keeps before it.
+pub(super) fn without_slash(name: &str) -> Arc<str> {
+    name.trim_start_matches('/').into()
 }
 
 /// A network of the list.
 pub(super) fn listed_network(answer: NetworkAnswer) -> Option<Network> {
-    network(answer.id, answer.name, answer.driver, answer.options)
+    network(answer.id?, answer.name, answer.driver, answer.options)
 }
 
 /// A network that was inspected.
 pub(super) fn inspected_network(answer: NetworkInspect) -> Option<Network> {
-    network(answer.id, answer.name, answer.driver, answer.options)
+    network(answer.id?, answer.name, answer.driver, answer.options)
 }
 
 fn network(
-    id: Option<String>,
+    id: String,
     name: Option<String>,
     driver: Option<String>,
     options: Option<HashMap<String, String>>,
 ) -> Option<Network> {
-    let (id, driver) = (id?, driver.unwrap_or_default());
+    if id.is_empty() {
+        return None;
+    }
+    let driver = driver.unwrap_or_default();
     let bridge = (driver == "bridge").then(|| {
         let named = options.and_then(|mut options| options.remove(BRIDGE_NAME));
         named
@@ -136,31 +125,48 @@ fn network(
     })
 }
 
+/// `default` is what older clients call the default bridge.
+fn network_mode(mode: Option<&str>) -> Arc<str> {
+    match mode {
+        Some("default") => "bridge".into(),
+        mode => mode.unwrap_or_default().into(),
+    }
+}
+
 fn endpoints(networks: Option<HashMap<String, EndpointSettings>>) -> Vec<Endpoint> {
     let mut endpoints: Vec<_> = networks
         .into_iter()
         .flatten()
-        .filter_map(|(network, settings)| {
-            let EndpointSettings {
-                network_id,
-                mac_address,
-                ip_address,
-                global_ipv6_address,
-                ..
-            } = settings;
-            let addresses = [ip_address, global_ipv6_address].into_iter().flatten();
-            Some(Endpoint {
-                network: network.into(),
-                network_id: network_id.filter(|id| !id.is_empty())?.into(),
-                mac: mac_address.as_deref().and_then(mac),
-                addresses: addresses
-                    .filter_map(|address| address.parse::<IpAddr>().ok())
-                    .collect(),
-            })
-        })
+        .filter_map(|(network, settings)| endpoint(network, settings))
         .collect();
-    endpoints.sort_by(|one, other| one.network_id.cmp(&other.network_id));
+    endpoints.sort_by(|one, other| one.network.cmp(&other.network));
     endpoints
+}
+
+/// None for a network that the container will be on once it runs.
+fn endpoint(network: String, settings: EndpointSettings) -> Option<Endpoint> {
+    let EndpointSettings {
+        network_id,
+        endpoint_id,
+        mac_address,
+        ip_address,
+        global_ipv6_address,
+        ..
+    } = settings;
+    let mac = mac_address.as_deref().and_then(mac);
+    let addresses: Vec<IpAddr> = [ip_address, global_ipv6_address]
+        .into_iter()
+        .flatten()
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    let is_there = endpoint_id.is_some_and(|id| !id.is_empty()) || mac.is_some() || !addresses.is_empty();
+    let network_id = network_id.filter(|id| is_there && !id.is_empty())?;
+    Some(Endpoint {
+        network: network.into(),
+        network_id: network_id.into(),
+        mac,
+        addresses,
+    })
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {
@@ -171,41 +177,35 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     octets?.try_into().ok()
 }
 
-fn state_of(status: Option<&str>) -> ContainerState {
-    ContainerState::ALL
-        .into_iter()
-        .find(|state| Some(state.as_str()) == status)
-        .unwrap_or(ContainerState::Created)
-}
-
-/// Seconds since the epoch of Docker's RFC 3339 times, which are in UTC; none for its zero time.
-fn seconds(time: &str) -> Option<f64> {
-    let time = time.strip_suffix('Z')?;
-    let (date, clock) = time.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut clock = clock.splitn(3, ':');
-    let (hours, minutes) = (
-        clock.next()?.parse::<i64>().ok()?,
-        clock.next()?.parse::<i64>().ok()?,
-    );
-    let seconds: f64 = clock.next()?.parse().ok()?;
-    if year < 1970 || !(1..=12).contains(&month) {
-        return None;
+fn state_of(status: &str) -> ContainerState {
+    match status {
+        // Podman's word while its processes are being ended.
+        "stopping" => ContainerState::Running,
+        status => ContainerState::ALL
+            .into_iter()
+            .find(|state| state.as_str() == status)
+            .unwrap_or(ContainerState::Created),
     }
-    let minutes = (days_since_epoch(year, month, day) * 24 + hours) * 60 + minutes;
-    Some(minutes as f64 * 60.0 + seconds)
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
-/// `days_from_civil`).
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+/// Seconds since the epoch of an RFC 3339 time; none for Docker's year 1, which is never.
+fn seconds(time: &str) -> Option<f64> {
+    // Docker's are in UTC, Podman's in its own time zone.
+    let (time, offset) = match time.get(time.len().checked_sub(6)?..)?.split_at_checked(1)? {
+        ("+", offset) => (&time[..time.len() - 6], zone(offset)?),
+        ("-", offset) => (&time[..time.len() - 6], -zone(offset)?),
+        _ => (time, 0.0),
+    };
+    let utc = humantime::parse_rfc3339(&format!("{}Z", time.trim_end_matches('Z'))).ok()?;
+    let since_epoch = utc.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    Some(since_epoch - offset)
+}
+
+/// Seconds of `hh:mm`.
+fn zone(offset: &str) -> Option<f64> {
+    let (hours, minutes) = offset.split_once(':')?;
+    let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    Some(f64::from(hours * 3_600 + minutes * 60))
 }
 
 #[cfg(test)]
@@ -214,87 +214,78 @@ mod tests {
 
     const ID: &str = "3f4e8f1b6f0e4d2c9a7b5c3d1e0f2a4b6c8d0e1f3a5b7c9d1e3f5a7b9c1d3e5f";
 
+    fn summary(json: serde_json::Value) -> ContainerSummary {
+        serde_json::from_value(json).unwrap()
+    }
+
     #[test]
     fn a_listed_container_keeps_its_own_name_not_its_links() {
-        let summary: ContainerSummary = serde_json::from_value(serde_json::json!({
-            "Id": ID, "Names": ["/web/db", "/db"], "Image": "postgres:16", "State": "running",
-            "Labels": {"com.docker.compose.project": "shop"},
-            "HostConfig": {"NetworkMode": "front"},
-            "NetworkSettings": {"Networks": {"front": {
-                "NetworkID": "abc", "MacAddress": "02:42:ac:12:00:02", "IPAddress": "172.18.0.2",
-                "GlobalIPv6Address": "fd00::2"}}},
-        }))
-        .unwrap();
-        let container = listed(summary).unwrap();
-        assert_eq!(
-            (&*container.name, container.state),
-            ("db", ContainerState::Running)
-        );
-        let [endpoint] = &container.endpoints[..] else {
-            panic!("one endpoint")
+        let names = serde_json::json!({"Id": ID, "Names": ["/web/db", "/db"]});
+        assert_eq!(&*listed(summary(names)).unwrap().name, "db");
+    }
+
+    #[test]
+    fn only_an_id_is_indispensable() {
+        assert!(listed(summary(serde_json::json!({"Id": ID}))).is_some());
+        assert!(listed(summary(serde_json::json!({"Id": "../../etc", "Names": ["/web"]}))).is_none());
+        assert!(inspected(ContainerInspectResponse::default()).is_none());
+        assert!(inspected_network(NetworkInspect::default()).is_none());
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_is_on_no_network() {
+        let stopped = EndpointSettings {
+            network_id: Some("abc".to_owned()),
+            endpoint_id: Some(String::new()),
+            ip_address: Some(String::new()),
+            mac_address: Some(String::new()),
+            ..EndpointSettings::default()
         };
-        assert_eq!(endpoint.mac, Some([2, 0x42, 0xac, 0x12, 0, 2]));
-        assert_eq!(endpoint.addresses.len(), 2);
+        assert_eq!(endpoint("front".to_owned(), stopped), None);
     }
 
     #[test]
-    fn a_stopped_container_has_no_endpoint_to_be_found_by() {
-        let none = endpoints(Some(HashMap::from([(
-            "front".to_owned(),
-            EndpointSettings {
-                network_id: Some(String::new()),
-                ..EndpointSettings::default()
-            },
-        )])));
-        assert!(none.is_empty());
-    }
-
-    #[test]
-    fn an_event_tells_name_image_and_labels() {
-        let actor: EventActor = serde_json::from_value(serde_json::json!({
-            "ID": ID, "Attributes": {"name": "web", "image": "nginx", "tier": "front"},
-        }))
-        .unwrap();
-        let container = announced(&actor, ContainerState::Created).unwrap();
-        assert_eq!((&*container.name, &*container.image), ("web", "nginx"));
-        assert_eq!(
-            container.labels,
-            BTreeMap::from([("tier".to_owned(), "front".to_owned())])
-        );
-    }
-
-    #[test]
-    fn a_bridge_is_named_by_its_option_or_its_id() {
-        let of = |driver: &str, options| {
-            network(
-                Some("0123456789abcdef".to_owned()),
-                None,
-                Some(driver.to_owned()),
-                options,
-            )
-            .unwrap()
-            .bridge
+    fn nonsense_in_an_endpoint_is_left_out() {
+        let strange = EndpointSettings {
+            network_id: Some("abc".to_owned()),
+            endpoint_id: Some("def".to_owned()),
+            ip_address: Some("10.0.0.256".to_owned()),
+            mac_address: Some("02:42:ac:12:00:zz".to_owned()),
+            ..EndpointSettings::default()
         };
-        assert_eq!(of("bridge", None).as_deref(), Some("br-0123456789ab"));
-        let named = HashMap::from([(BRIDGE_NAME.to_owned(), "docker0".to_owned())]);
-        assert_eq!(of("bridge", Some(named)).as_deref(), Some("docker0"));
-        assert_eq!(of("macvlan", None), None);
+        let endpoint = endpoint("front".to_owned(), strange).unwrap();
+        assert_eq!((endpoint.mac, endpoint.addresses), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_short_network_id_still_makes_a_bridge_name() {
+        let network = network("é".to_owned(), None, Some("bridge".to_owned()), None).unwrap();
+        assert_eq!(network.bridge.as_deref(), Some("br-é"));
+    }
+
+    #[test]
+    fn every_state_is_understood() {
+        for state in ContainerState::ALL {
+            assert_eq!(state_of(state.as_str()), state);
+        }
+        assert_eq!(state_of("stopping"), ContainerState::Running);
+        assert_eq!(state_of("initialized"), ContainerState::Created);
     }
 
     #[test]
     fn times_are_seconds_since_the_epoch() {
-        assert_eq!(seconds("1970-01-01T00:00:01.5Z"), Some(1.5));
-        assert_eq!(seconds("2024-02-29T12:00:00Z"), Some(1_709_208_000.0));
-        assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
-        assert_eq!(seconds("yesterday"), None);
-    }
-
-    #[test]
-    fn a_bad_id_is_no_container() {
-        let summary = ContainerSummary {
-            id: Some("../../etc".to_owned()),
-            ..ContainerSummary::default()
-        };
-        assert_eq!(listed(summary), None);
+        for (time, expected) in [
+            ("1970-01-01T00:00:01.5Z", Some(1.5)),
+            ("2024-02-29T12:00:00Z", Some(1_709_208_000.0)),
+            ("2024-02-29T14:00:00.25+02:00", Some(1_709_208_000.25)),
+            ("2024-02-29T08:30:00-03:30", Some(1_709_208_000.0)),
+            ("0001-01-01T00:00:00Z", None),
+            ("2024-02-29", None),
+            ("12:00", None),
+            ("é-é-é", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(time), expected, "{time}");
+        }
     }
 }

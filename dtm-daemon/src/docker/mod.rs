@@ -1,7 +1,14 @@
 //! Docker: what it says exists, and what it says happens.
+//!
+//! [`watch()`] is the only thing that talks to the engine, and only asks: every request is a GET. What it learns it
+//! tells in [`DockerUpdate`]s, in order; `registry` decides what an event or a late answer means.
 
+mod ask;
+#[cfg(test)]
+mod captured;
 mod connect;
 mod convert;
+mod list;
 mod model;
 mod registry;
 mod watch;

@@ -1,29 +1,24 @@
-//! Watching the engine for as long as the daemon lives. Only GET requests: a read-only proxy is enough.
+//! Watching the engine for as long as the daemon lives.
 
 use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::pin,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, anyhow};
-use bollard::{
-    Docker,
-    errors::Error,
-    query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder},
-};
-use futures_util::StreamExt as _;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use bollard::{Docker, errors::Error, models::EventMessage, query_parameters::EventsOptions};
+use futures_util::{Stream, StreamExt as _};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Container, DockerUpdate, Network,
-    connect::connect,
-    convert,
-    registry::{Consequence, Question, Registry},
+    DockerUpdate,
+    ask::Questions,
+    connect::{Engine, connect, reason},
+    list::{is_nonsense, list},
+    registry::Registry,
 };
 use crate::config::DockerHost;
 
@@ -31,204 +26,181 @@ use crate::config::DockerHost;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many answers are waited for at once: an engine serves them from one lock each.
-const QUESTIONS_AT_ONCE: usize = 8;
+/// After a connection that held this long the next pause is the first again.
+const HELD: Duration = Duration::from_secs(10);
 
-/// How often a silent engine is asked whether it is still there: a lost TCP connection says nothing.
+/// How often the engine is asked whether it is still there, and how long it may think about it: one that hangs keeps
+/// its connections.
 const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-/// An answer to a question.
-enum Answer {
-    Container(Container, u64),
-    Network(Network),
+/// The events that change what is known, Docker's and Podman's. A host with health checks has many others each second.
+const ACTIONS: [&str; 13] = [
+    "create",
+    "start",
+    "restart",
+    "rename",
+    "pause",
+    "unpause",
+    "update",
+    "die",
+    "died",
+    "destroy",
+    "remove",
+    "connect",
+    "disconnect",
+];
+
+/// What outlives a connection.
+struct Watch {
+    host: DockerHost,
+    updates: mpsc::Sender<DockerUpdate>,
+    registry: Registry,
+    /// Events before this were seen or do not matter, in nanoseconds since the epoch.
+    since: i64,
+    /// When the engine last said what there is.
+    listed: Option<Instant>,
 }
 
 /// Tells `updates` what the engine says, until `cancel` or until nobody listens. Reconnects for ever.
 pub async fn watch(host: DockerHost, updates: mpsc::Sender<DockerUpdate>, cancel: CancellationToken) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let mut answered = false;
-        let reason = tokio::select! {
-            () = cancel.cancelled() => return,
-            reason = session(&host, &updates, &mut answered) => reason,
-        };
-        if answered {
-            pause = FIRST_PAUSE;
-        }
-        if updates
-            .send(DockerUpdate::Down(format!("{reason:#}")))
-            .await
-            .is_err()
-        {
-            return;
-        }
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(jittered(pause)) => {}
-        }
-        pause = (pause * 2).min(LAST_PAUSE);
-    }
-}
-
-/// One connection's life: why it ended. `answered` is set once the engine has listed what there is.
-async fn session(
-    host: &DockerHost,
-    updates: &mpsc::Sender<DockerUpdate>,
-    answered: &mut bool,
-) -> anyhow::Error {
-    match try_session(host, updates, answered).await {
-        Ok(()) => anyhow!("the stream of docker's events ended"),
-        Err(error) => error,
-    }
-}
-
-async fn try_session(
-    host: &DockerHost,
-    updates: &mpsc::Sender<DockerUpdate>,
-    answered: &mut bool,
-) -> anyhow::Result<()> {
-    let docker = connect(host).await?;
-    let version = docker
-        .version()
-        .await
-        .context("ask docker for its version")?
-        .version
-        .unwrap_or_default();
-    // Events from before the subscription is through are asked for again: nothing falls in between.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
-    let mut events = pin!(docker.events(Some(EventsOptionsBuilder::default().since(&since).build())));
-    let mut listing = pin!(list(&docker));
-    // The stream only starts when it is polled, so both are polled together.
-    let mut early = Vec::new();
-    let (containers, networks) = loop {
-        tokio::select! {
-            event = events.next() => early.push(event.context("the stream of docker's events ended")??),
-            listed = &mut listing => break listed?,
-        }
+    let mut watch = Watch {
+        host,
+        updates,
+        registry: Registry::default(),
+        since: now(),
+        listed: None,
     };
-    let mut registry = Registry::default();
-    let mut questions = Questions::new(docker.clone());
-    for question in registry.listed(&containers) {
-        questions.ask(question);
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = watch.run() => {}
     }
-    updates
-        .send(DockerUpdate::Listed {
+}
+
+impl Watch {
+    /// Ends when nobody listens.
+    async fn run(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.listed = None;
+            let Err(error) = self.session().await;
+            let reason = reason(&error);
+            tracing::debug!(reason, "lost docker");
+            if self.updates.send(DockerUpdate::Down(reason)).await.is_err() {
+                return;
+            }
+            if self.listed.is_some_and(|listed| listed.elapsed() >= HELD) {
+                pause = FIRST_PAUSE;
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// One connection's life, and why it ended.
+    async fn session(&mut self) -> anyhow::Result<std::convert::Infallible> {
+        let Engine { docker, version } = connect(&self.host).await?;
+        let mut events = pin!(subscribe(&docker, self.since));
+        let mut listing = pin!(list(&docker));
+        // The subscription is only sent once the stream is polled, so both are polled together. What happens before
+        // the engine has taken it is replayed by `since`.
+        let mut early = Vec::new();
+        let (mut containers, networks) = loop {
+            tokio::select! {
+                event = events.next() => early.push(self.event(event)?),
+                listed = &mut listing => break listed?,
+            }
+        };
+        self.registry.listed(&mut containers, &networks);
+        self.listed = Some(Instant::now());
+        self.tell(Some(DockerUpdate::Listed {
             containers,
             networks,
-            version: Arc::from(version),
-        })
+            version,
+        }))
         .await?;
-    *answered = true;
-    for event in early {
-        act(registry.on_event(event), updates, &mut questions).await?;
+        for event in early {
+            let update = self.registry.on_event(event);
+            self.tell(update).await?;
+        }
+        let mut questions = Questions::new(docker.clone());
+        let mut silence = pin!(silence(&docker));
+        loop {
+            questions.ask(&mut self.registry);
+            tokio::select! {
+                event = events.next() => {
+                    let event = self.event(event)?;
+                    let update = self.registry.on_event(event);
+                    self.tell(update).await?;
+                }
+                update = questions.answer(&mut self.registry) => self.tell(update?).await?,
+                error = &mut silence => return Err(error),
+            }
+        }
     }
-    let mut ping = tokio::time::interval(PING_EVERY);
+
+    /// Takes an event off the stream.
+    fn event(&mut self, event: Option<Result<EventMessage, Error>>) -> anyhow::Result<EventMessage> {
+        match event.context("docker ended the stream of events")? {
+            Ok(event) => {
+                if let Some(time) = event.time_nano {
+                    self.since = self.since.max(time.saturating_add(1));
+                }
+                Ok(event)
+            }
+            Err(error) => {
+                if is_nonsense(&error) {
+                    // It would come again.
+                    self.since = now();
+                }
+                Err(error).context("read docker's events")
+            }
+        }
+    }
+
+    async fn tell(&self, update: Option<DockerUpdate>) -> anyhow::Result<()> {
+        match update {
+            Some(update) => self.updates.send(update).await.context("nobody listens"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The events from `since` on, in nanoseconds since the epoch.
+fn subscribe(docker: &Docker, since: i64) -> impl Stream<Item = Result<EventMessage, Error>> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let filters = HashMap::from([
+        ("type".to_owned(), words(&["container", "network"])),
+        ("event".to_owned(), words(&ACTIONS)),
+    ]);
+    docker.events(Some(EventsOptions {
+        since: Some(format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000)),
+        until: None,
+        filters: Some(filters),
+    }))
+}
+
+/// Waits until the engine does not answer any more.
+async fn silence(docker: &Docker) -> anyhow::Error {
     loop {
-        tokio::select! {
-            event = events.next() => {
-                let Some(event) = event else { return Ok(()) };
-                let event = event.context("read docker's events")?;
-                act(registry.on_event(event), updates, &mut questions).await?;
-            }
-            Some(answer) = questions.pending.join_next() => {
-                let update = match answer.context("ask docker")? {
-                    Some(Answer::Container(container, revision)) => registry.on_inspected(container, revision),
-                    Some(Answer::Network(network)) => Some(DockerUpdate::Network(network)),
-                    None => None,
-                };
-                if let Some(update) = update {
-                    updates.send(update).await?;
-                }
-            }
-            _tick = ping.tick() => {
-                docker.ping().await.context("docker is silent")?;
-            }
+        tokio::time::sleep(PING_EVERY).await;
+        match tokio::time::timeout(PONG_WITHIN, docker.ping()).await {
+            // A proxy that refuses the question is there.
+            Ok(Ok(_) | Err(Error::DockerResponseServerError { .. })) => {}
+            Ok(Err(error)) => return anyhow!(error).context("ask docker whether it is there"),
+            Err(_elapsed) => return anyhow!("docker is silent"),
         }
     }
 }
 
-async fn act(
-    consequence: Consequence,
-    updates: &mpsc::Sender<DockerUpdate>,
-    questions: &mut Questions,
-) -> anyhow::Result<()> {
-    let Consequence { update, question } = consequence;
-    if let Some(update) = update {
-        updates.send(update).await?;
-    }
-    if let Some(question) = question {
-        questions.ask(question);
-    }
-    Ok(())
+fn now() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Everything there is. One that cannot be understood is left out.
-async fn list(docker: &Docker) -> anyhow::Result<(Vec<Container>, Vec<Network>)> {
-    let all = ListContainersOptionsBuilder::default().all(true).build();
-    let containers = docker
-        .list_containers(Some(all))
-        .await
-        .context("list docker's containers")?;
-    let networks = docker
-        .list_networks(None)
-        .await
-        .context("list docker's networks")?;
-    Ok((
-        containers.into_iter().filter_map(convert::listed).collect(),
-        networks.into_iter().filter_map(convert::listed_network).collect(),
-    ))
-}
-
-/// Questions under way. They end with the session.
-struct Questions {
-    docker: Docker,
-    at_once: Arc<Semaphore>,
-    pending: JoinSet<Option<Answer>>,
-}
-
-impl Questions {
-    fn new(docker: Docker) -> Self {
-        Self {
-            docker,
-            at_once: Arc::new(Semaphore::new(QUESTIONS_AT_ONCE)),
-            pending: JoinSet::new(),
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        let (docker, at_once) = (self.docker.clone(), Arc::clone(&self.at_once));
-        self.pending.spawn(async move {
-            let _permit = at_once.acquire().await.ok()?;
-            match answer(&docker, &question).await {
-                Ok(answer) => answer,
-                // It is gone already; what its events said stands.
-                Err(Error::DockerResponseServerError { status_code: 404, .. }) => None,
-                Err(error) => {
-                    tracing::warn!(?question, %error, "docker does not answer a question");
-                    None
-                }
-            }
-        });
-    }
-}
-
-async fn answer(docker: &Docker, question: &Question) -> Result<Option<Answer>, Error> {
-    Ok(match question {
-        Question::Container(id, revision) => {
-            let answer = docker.inspect_container(id.full(), None).await?;
-            convert::inspected(answer).map(|container| Answer::Container(container, *revision))
-        }
-        Question::Network(id) => {
-            convert::inspected_network(docker.inspect_network(id, None).await?).map(Answer::Network)
-        }
-    })
-}
-
-/// Up to a fifth longer, so that many daemons do not come back at one moment.
+/// Up to a quarter longer, so that the daemons of many hosts do not come back to one proxy together.
 fn jittered(pause: Duration) -> Duration {
-    let random = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    pause + pause.mul_f64(f64::from(random % 1000) / 5000.0)
+    // Keyed anew each time it is made.
+    let random = RandomState::new().build_hasher().finish();
+    pause + pause.mul_f64((random % 1_000) as f64 / 4_000.0)
 }

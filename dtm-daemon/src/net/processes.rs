@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::DirEntryExt as _,
     path::{Path, PathBuf},
 };
 
@@ -27,10 +27,17 @@ pub struct NamespaceOwner {
 pub struct Processes {
     procfs: PathBuf,
     own_namespace: u64,
-    /// Containers of processes already seen: a control group's file takes longer to read than the namespace's link.
-    /// A process may be moved while its container is being set up, so only those with a container are kept, and only
-    /// for the same namespace: a reused pid is in another.
-    known: HashMap<i32, (u64, Vec<String>)>,
+    known: HashMap<i32, Known>,
+}
+
+/// A container's process that was seen before: its control group takes ten times longer to read than the link to its
+/// namespace. Processes of no container are not kept; they may be on their way into one.
+#[derive(Debug)]
+struct Known {
+    /// The inode of its directory in procfs: a process that was given the same id has another.
+    process: u64,
+    namespace: u64,
+    containers: Vec<String>,
 }
 
 impl Processes {
@@ -40,7 +47,7 @@ impl Processes {
     ///
     /// Where dtm's own namespace cannot be read.
     pub fn new(procfs: PathBuf) -> io::Result<Self> {
-        let own_namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+        let own_namespace = namespace(Path::new("/proc/thread-self/ns/net"))?;
         Ok(Self {
             procfs,
             own_namespace,
@@ -50,30 +57,26 @@ impl Processes {
 
     /// Every namespace that a container's process is in at this moment.
     ///
-    /// Costs a `stat` per process of the host, and reading one small file for each process in another namespace that
-    /// was not seen before. Processes that end meanwhile are left out.
+    /// Costs reading a link for each process of the host, and a small file for each in another namespace that was not
+    /// seen before. Processes that end meanwhile are left out.
     pub fn scan(&mut self) -> io::Result<Vec<NamespaceOwner>> {
         let mut owners: HashMap<u64, NamespaceOwner> = HashMap::new();
         let mut known = HashMap::with_capacity(self.known.len());
         for entry in fs::read_dir(&self.procfs)? {
             let Ok(entry) = entry else { continue };
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok())
-            else {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let Ok(metadata) = fs::metadata(namespace_path(&self.procfs, pid)) else {
+            let Ok(namespace) = namespace(&namespace_path(&self.procfs, pid)) else {
                 continue;
             };
-            let inode = metadata.ino();
-            if inode == self.own_namespace {
+            if namespace == self.own_namespace {
                 continue;
             }
+            let process = entry.ino();
             let containers = match self.known.remove(&pid) {
-                Some((seen, containers)) if seen == inode => containers,
-                _ => match fs::read_to_string(self.procfs.join(pid.to_string()).join("cgroup")) {
+                Some(seen) if (seen.process, seen.namespace) == (process, namespace) => seen.containers,
+                _ => match fs::read_to_string(entry.path().join("cgroup")) {
                     Ok(cgroup) => container_ids(&cgroup),
                     Err(_ended) => continue,
                 },
@@ -81,28 +84,40 @@ impl Processes {
             if containers.is_empty() {
                 continue;
             }
-            let owner = owners.entry(inode).or_insert_with(|| NamespaceOwner {
-                inode,
+            let owner = owners.entry(namespace).or_insert_with(|| NamespaceOwner {
+                inode: namespace,
                 pid,
                 containers: Vec::new(),
             });
-            for container in &containers {
-                if !owner.containers.contains(container) {
-                    owner.containers.push(container.clone());
-                }
-            }
-            known.insert(pid, (inode, containers));
+            add(&mut owner.containers, &containers);
+            known.insert(
+                pid,
+                Known {
+                    process,
+                    namespace,
+                    containers,
+                },
+            );
         }
         self.known = known;
         Ok(owners.into_values().collect())
     }
 }
 
-fn namespace_path(procfs: &Path, pid: i32) -> PathBuf {
-    procfs.join(pid.to_string()).join("ns/net")
+/// The inode of the namespace behind one of the links in `/proc/<pid>/ns`.
+fn namespace(link: &Path) -> io::Result<u64> {
+    let target = fs::read_link(link)?;
+    let inode = target
+        .to_str()
+        .and_then(|target| target.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok());
+    inode.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a link to a network namespace"))
 }
 
-/// The network namespace a process is in.
+fn namespace_path(procfs: &Path, pid: i32) -> PathBuf {
+    procfs.join(format!("{pid}/ns/net"))
+}
+
+/// The network namespace a process is in. Its inode tells whether the process is still the one that was meant.
 pub fn open_netns(procfs: &Path, pid: i32) -> io::Result<File> {
     File::open(namespace_path(procfs, pid))
 }
@@ -110,21 +125,24 @@ pub fn open_netns(procfs: &Path, pid: i32) -> io::Result<File> {
 /// Ids of the containers that a `/proc/<pid>/cgroup` names, outermost first.
 ///
 /// Runtimes put the id at the end of a path's component: `/docker/<id>`, `/parent/<id>`, `docker-<id>.scope`,
-/// `libpod-<id>.scope`. With cgroup v1 the file has a line per hierarchy; all of them name the same container.
+/// `libpod-<id>.scope`. With cgroup v1 the file has a line for each hierarchy; the one that names most comes first.
 pub fn container_ids(cgroup: &str) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for line in cgroup.lines() {
-        // `hierarchy:controllers:path`
-        let Some(path) = line.splitn(3, ':').nth(2) else {
-            continue;
-        };
-        for id in path.split('/').filter_map(container_id) {
-            if !ids.iter().any(|known| known == id) {
-                ids.push(id.to_owned());
-            }
-        }
+    // `hierarchy:controllers:path`
+    let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut lines: Vec<Vec<String>> = paths
+        .map(|path| {
+            path.split('/')
+                .filter_map(container_id)
+                .map(str::to_owned)
+                .collect()
+        })
+        .collect();
+    lines.sort_by_key(|ids| std::cmp::Reverse(ids.len()));
+    let mut all = Vec::new();
+    for ids in lines {
+        add(&mut all, &ids);
     }
-    ids
+    all
 }
 
 fn container_id(component: &str) -> Option<&str> {
@@ -134,8 +152,19 @@ fn container_id(component: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(is_hexadecimal)).then_some(id)
 }
 
+/// Adds the ids that are not there yet.
+fn add(all: &mut Vec<String>, ids: &[String]) {
+    for id in ids {
+        if !all.contains(id) {
+            all.push(id.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn id(digit: char) -> String {
@@ -148,7 +177,9 @@ mod tests {
             "/docker/ID",
             "/h1/ID",
             "/system.slice/docker-ID.scope",
-            "/machine.slice/libpod-ID.scope",
+            "/machine.slice/libpod-ID.scope/container",
+            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope",
+            "/docker/ID/init.scope",
             "/../../ID",
         ] {
             let file = format!("0::{}\n", path.replace("ID", &id('a')));
@@ -158,8 +189,10 @@ mod tests {
 
     #[test]
     fn a_nested_container_comes_after_the_one_it_is_in() {
-        let file = format!("0::/docker/{}/docker/{}\n", id('a'), id('b'));
-        assert_eq!(container_ids(&file), [id('a'), id('b')]);
+        let nested = format!("/docker/{}/docker/{}", id('a'), id('b'));
+        assert_eq!(container_ids(&format!("0::{nested}\n")), [id('a'), id('b')]);
+        let hybrid = format!("2:cpu:/{}\n1:name=systemd:{nested}\n0::/\n", id('b'));
+        assert_eq!(container_ids(&hybrid), [id('a'), id('b')]);
     }
 
     #[test]
@@ -173,19 +206,98 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_an_id_is_none() {
+        let (short, letter, upper) = (&id('a')[1..], id('g'), id('A'));
         for path in [
             "/",
             "/user.slice",
-            &format!("/docker/{}", &id('a')[1..]),
-            &format!("/{}", id('g')),
-            &format!("/{}", id('A')),
+            short,
+            &letter,
+            &upper,
+            &format!("{}0", id('a')),
         ] {
-            assert_eq!(
-                container_ids(&format!("0::{path}\n")),
-                Vec::<String>::new(),
-                "{path}"
-            );
+            let file = format!("0::/docker/{path}\n");
+            assert_eq!(container_ids(&file), Vec::<String>::new(), "{path}");
         }
-        assert_eq!(container_ids("garbage"), Vec::<String>::new());
+        for garbage in ["", "garbage", "0:", "::", "\n\n:::"] {
+            assert_eq!(container_ids(garbage), Vec::<String>::new(), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn a_link_and_an_open_namespace_have_the_same_inode() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let procfs = Path::new("/proc");
+        let open = open_netns(procfs, pid).unwrap().metadata().unwrap().ino();
+        assert_eq!(namespace(&namespace_path(procfs, pid)).unwrap(), open);
+    }
+
+    #[test]
+    fn processes_of_the_own_namespace_are_nobodys() {
+        let mut processes = Processes::new(PathBuf::from("/proc")).unwrap();
+        let own = processes.own_namespace;
+        let owners = processes.scan().unwrap();
+        assert!(owners.iter().all(|owner| owner.inode != own));
+    }
+
+    /// A procfs of plain files: what decides is the links and the control groups, and those can be had anywhere.
+    struct Procfs(PathBuf);
+
+    impl Procfs {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("dtm-processes-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn process(&self, pid: i32, namespace: u64, cgroup: &str) {
+            let directory = self.0.join(pid.to_string());
+            fs::create_dir_all(directory.join("ns")).unwrap();
+            std::os::unix::fs::symlink(format!("net:[{namespace}]"), directory.join("ns/net")).unwrap();
+            fs::write(directory.join("cgroup"), cgroup).unwrap();
+        }
+
+        fn end(&self, pid: i32) {
+            fs::rename(self.0.join(pid.to_string()), self.0.join(format!("ended-{pid}"))).unwrap();
+        }
+    }
+
+    impl Drop for Procfs {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_shared_namespace_names_all_its_containers() {
+        let procfs = Procfs::new("shared");
+        procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
+        procfs.process(11, 7, &format!("0::/docker/{}\n", id('b')));
+        procfs.process(12, 8, "0::/user.slice\n");
+        let mut owners = Processes::new(procfs.0.clone()).unwrap().scan().unwrap();
+        let mut owner = owners.pop().unwrap();
+        owner.containers.sort();
+        assert_eq!((owner.inode, owner.containers), (7, vec![id('a'), id('b')]));
+        assert!(owners.is_empty(), "a namespace without containers is nobody's");
+    }
+
+    #[test]
+    fn a_process_with_a_reused_id_is_not_taken_for_the_one_before() {
+        let procfs = Procfs::new("reused");
+        let mut processes = Processes::new(procfs.0.clone()).unwrap();
+        procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
+        assert_eq!(processes.scan().unwrap()[0].containers, [id('a')]);
+        procfs.end(10);
+        procfs.process(10, 7, &format!("0::/docker/{}\n", id('b')));
+        assert_eq!(processes.scan().unwrap()[0].containers, [id('b')]);
+    }
+
+    #[test]
+    fn a_process_on_its_way_into_a_container_is_looked_at_again() {
+        let procfs = Procfs::new("moved");
+        let mut processes = Processes::new(procfs.0.clone()).unwrap();
+        procfs.process(10, 7, "0::/\n");
+        assert_eq!(processes.scan().unwrap(), []);
+        fs::write(procfs.0.join("10/cgroup"), format!("0::/docker/{}\n", id('a'))).unwrap();
+        assert_eq!(processes.scan().unwrap()[0].containers, [id('a')]);
     }
 }

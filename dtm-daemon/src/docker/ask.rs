@@ -1,0 +1,110 @@
+//! Questions on their way to the engine: several at once, and never more than it can take.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bollard::{Docker, errors::Error};
+use tokio::task::JoinSet;
+
+use super::{
+    Container, ContainerId, DockerUpdate, Network,
+    connect::answered,
+    convert,
+    list::find,
+    registry::{Question, Registry},
+};
+
+/// How many answers are waited for at once. An inspect waits while its container is being started, so more than a
+/// busy host starts at a time; the others take the engine a millisecond each.
+const AT_ONCE: usize = 16;
+
+/// Questions that are not answered yet. They end with it.
+pub(super) struct Questions {
+    docker: Docker,
+    waiting: JoinSet<Answer>,
+}
+
+/// What came back; nothing where the engine does not know or does not say.
+enum Answer {
+    Container(ContainerId, Option<Container>),
+    Network(Option<Network>),
+}
+
+impl Questions {
+    pub(super) fn new(docker: Docker) -> Self {
+        Self {
+            docker,
+            waiting: JoinSet::new(),
+        }
+    }
+
+    /// Asks what the registry wants to know, as far as there is room.
+    pub(super) fn ask(&mut self, registry: &mut Registry) {
+        while self.waiting.len() < AT_ONCE {
+            let Some(question) = registry.next_question() else {
+                return;
+            };
+            let docker = self.docker.clone();
+            self.waiting.spawn(async move {
+                match question {
+                    Question::Container(id) => {
+                        let container = container(&docker, &id).await;
+                        Answer::Container(id, container)
+                    }
+                    Question::Network(id) => Answer::Network(network(&docker, &id).await),
+                }
+            });
+        }
+    }
+
+    /// The next answer and what it changes; waits for ever while no question is on its way.
+    pub(super) async fn answer(&mut self, registry: &mut Registry) -> anyhow::Result<Option<DockerUpdate>> {
+        let Some(answer) = self.waiting.join_next().await else {
+            return std::future::pending().await;
+        };
+        Ok(match answer.context("ask docker")? {
+            Answer::Container(id, container) => registry.on_container_answer(&id, container),
+            Answer::Network(network) => network.and_then(|network| registry.on_network_answer(network)),
+        })
+    }
+}
+
+async fn container(docker: &Docker, id: &ContainerId) -> Option<Container> {
+    let error = match answered(docker.inspect_container(id.full(), None)).await {
+        Ok(answer) => return convert::inspected(answer),
+        Err(error) if is_gone(&error) => return None,
+        Err(error) => error,
+    };
+    // The list asks for no lock and has fewer words to misunderstand.
+    tracing::debug!(container = %id, %error, "cannot inspect a container, looking it up in the list");
+    match find(docker, id).await {
+        Ok(container) => container,
+        Err(error) => {
+            complain("container", id.short(), &error);
+            None
+        }
+    }
+}
+
+async fn network(docker: &Docker, id: &Arc<str>) -> Option<Network> {
+    match answered(docker.inspect_network(id, None)).await {
+        Ok(answer) => convert::inspected_network(answer),
+        Err(error) if is_gone(&error) => None,
+        Err(error) => {
+            complain("network", id, &error);
+            None
+        }
+    }
+}
+
+fn complain(kind: &str, id: &str, error: &Error) {
+    // Where nobody answers at all, the stream of events ends too, and that is said.
+    if !matches!(error, Error::HyperLegacyError { .. }) {
+        tracing::warn!(id, %error, "docker does not say what this {kind} is");
+    }
+}
+
+/// Whether it was there and is not any more; what its events said stands.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
