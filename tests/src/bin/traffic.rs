@@ -44,19 +44,7 @@ fn udp_send(to: &str, count: usize, size: usize, segment: Option<u16>) -> Result
     let socket = UdpSocket::bind(any).context("make a socket")?;
     socket.connect(to).with_context(|| format!("connect to {to}"))?;
     if let Some(segment) = segment {
-        let segment = libc::c_int::from(segment);
-        #[expect(unsafe_code, reason = "UDP_SEGMENT has no wrapper")]
-        // SAFETY: the option's value is an int that lives through the call.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_UDP,
-                UDP_SEGMENT,
-                std::ptr::from_ref(&segment).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        ensure!(result == 0, "UDP_SEGMENT: {}", std::io::Error::last_os_error());
+        set_option(&socket, libc::SOL_UDP, UDP_SEGMENT, libc::c_int::from(segment))?;
     }
     let payload = vec![b'u'; size];
     for number in 0..count {
@@ -69,9 +57,31 @@ fn udp_send(to: &str, count: usize, size: usize, segment: Option<u16>) -> Result
     Ok(())
 }
 
+fn set_option(socket: &UdpSocket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> Result<()> {
+    #[expect(unsafe_code, reason = "these options have no wrapper")]
+    // SAFETY: the option's value is an int that lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    ensure!(
+        result == 0,
+        "set option {option}: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
 fn udp_receive(port: u16) -> Result<()> {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_no_ipv6| UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, port)))?;
+    // Whoever is given a turn late must not lose what was sent meanwhile.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20)?;
     let mut buffer = vec![0; 65536];
     loop {
         socket.recv(&mut buffer)?;

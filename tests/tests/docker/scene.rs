@@ -13,6 +13,8 @@ use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, L
 pub(crate) const FRONT: &str = "front";
 /// A network with IPv4 and IPv6.
 pub(crate) const BACK: &str = "back";
+/// A network on which nobody speaks unasked, see [`Scene::make_silent_network`].
+pub(crate) const SILENT: &str = "silent";
 /// The image of all containers: busybox and the tests' own `traffic`.
 pub(crate) const IMAGE: &str = "dtm-test";
 /// How long anything may take that is not timed.
@@ -88,6 +90,23 @@ impl Scene {
 
     pub(crate) fn samples(&self) -> Result<Samples> {
         self.dtm()?.samples()
+    }
+
+    /// Makes a network that carries nothing but what the containers on it send: no router solicitations or multicast
+    /// reports of the host's IPv6, no IGMP reports of the bridge for the group of all snoopers, and no announcements
+    /// of a new container's address by the engine.
+    pub(crate) fn make_silent_network(&self) -> Result<()> {
+        let settings = [
+            "net.ipv6.conf.all.disable_ipv6=1",
+            "net.ipv6.conf.default.disable_ipv6=1",
+            "net.ipv4.igmp_link_local_mcast_reports=0",
+        ];
+        self.host().run("sysctl", ["-w"].iter().chain(&settings))?;
+        let unannounced = ["--opt", "com.docker.network.advertise_addr_nmsgs=0"];
+        let create = ["network", "create"];
+        self.engine
+            .docker(create.iter().chain(&unannounced).chain(&[SILENT]))
+            .map(drop)
     }
 
     /// Starts a container that runs `command`.

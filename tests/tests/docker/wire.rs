@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use dtm_tests::daemon::Samples;
 use xtask::host::EngineKind;
 
-use crate::scene::{Endpoint, FRONT, Scene};
+use crate::scene::{Endpoint, SILENT, Scene};
 
 const PACKETS: &str = "dtm_container_network_transmit_packets_total";
 const WIRE_BYTES: &str = "dtm_container_network_transmit_wire_bytes_total";
@@ -13,40 +13,44 @@ const BYTES: &str = "dtm_container_network_transmit_bytes_total";
 /// Two containers whose interfaces carry nothing but what the test sends: each knows the other's hardware address for
 /// good, so that nobody asks.
 fn silent_pair(scene: &Scene) -> Result<(Endpoint, Endpoint)> {
+    scene.make_silent_network()?;
     scene.run(
         "receiver",
-        FRONT,
+        SILENT,
         &[
             "sh",
             "-c",
             "traffic udp-receive 5002 & exec traffic tcp-receive 5001",
         ],
     )?;
-    scene.run("sender", FRONT, &["sleep", "3600"])?;
+    scene.run("sender", SILENT, &["sleep", "3600"])?;
     for (one, other) in [("sender", "receiver"), ("receiver", "sender")] {
         let (link, address) = (
-            scene.engine.container_link(other, FRONT)?,
-            scene.address(other, FRONT, false)?,
+            scene.engine.container_link(other, SILENT)?,
+            scene.address(other, SILENT, false)?,
         );
-        scene.exec(
-            one,
-            &[
-                "ip",
-                "neigh",
-                "replace",
-                &address,
-                "lladdr",
-                &link.address,
-                "dev",
-                "eth0",
-                "nud",
-                "permanent",
-            ],
+        let process = scene
+            .engine
+            .docker(["inspect", "--format", "{{.State.Pid}}", one])?;
+        let neighbour = [
+            "ip",
+            "neigh",
+            "replace",
+            &address,
+            "lladdr",
+            &link.address,
+            "dev",
+            "eth0",
+        ];
+        let inside = ["--target", &process, "--net"];
+        scene.host().run(
+            "nsenter",
+            inside.iter().chain(&neighbour).chain(&["nud", "permanent"]),
         )?;
     }
     let pair = (
-        scene.endpoint("sender", FRONT)?,
-        scene.endpoint("receiver", FRONT)?,
+        scene.endpoint("sender", SILENT)?,
+        scene.endpoint("receiver", SILENT)?,
     );
     scene.wait_named(&pair.0)?;
     scene.wait_named(&pair.1)?;
@@ -76,7 +80,7 @@ fn sent(samples: &Samples, metric: &str, endpoint: &Endpoint) -> Result<u64> {
 fn tcp_packets_are_its_segments(kind: EngineKind, attach_mode: &str) -> Result<()> {
     let scene = Scene::watched(kind, attach_mode)?;
     let (sender, receiver) = silent_pair(&scene)?;
-    let to = format!("{}:5001", scene.address("receiver", FRONT, false)?);
+    let to = format!("{}:5001", scene.address("receiver", SILENT, false)?);
     let before = scene.samples()?;
     let segments_before = (
         segments_sent(&scene, "sender")?,
@@ -126,7 +130,7 @@ fn tcp_packets_are_its_segments_on_the_old_engine() -> Result<()> {
 fn udp_segment_buffers_count_as_their_segments() -> Result<()> {
     let scene = Scene::watched(EngineKind::newest()?, "auto")?;
     let (sender, receiver) = silent_pair(&scene)?;
-    let to = format!("{}:5002", scene.address("receiver", FRONT, false)?);
+    let to = format!("{}:5002", scene.address("receiver", SILENT, false)?);
     let before = scene.samples()?;
     // 200 buffers of 30 whole segments and one of 500 bytes.
     const BUFFERS: u64 = 200;
