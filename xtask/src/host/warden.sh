@@ -42,11 +42,12 @@ hold() {
         mount -t tmpfs -o mode=755 tmpfs /run
         mkdir -p /run/lock
         [ /var/run -ef /run ] || mount --bind /run /var/run
-        # Engines write a key to the one and containerd a directory to the other, unasked.
+        # Engines write a key to the one and containerd a directory to the other, unasked. A kernel without
+        # overlayfs can do without: that much then stays.
         for place in etc opt; do
             mkdir -p "/run/written/$place" "/run/work/$place"
             mount -t overlay -o "lowerdir=/$place,upperdir=/run/written/$place,workdir=/run/work/$place" \
-                overlay "/$place"
+                overlay "/$place" || :
         done
         # As on a booted machine; Docker refuses an rslave volume of anything private.
         mount --make-rshared /
