@@ -7,4 +7,4 @@
 mod build;
 
 #[cfg(not(target_arch = "bpf"))]
-pub use build::{SKIP_VARIABLES, Toolchain, build, inputs, linker, skips, target};
+pub use build::{SKIP_VARIABLES, Toolchain, build, inputs, linker, skips, target, target_dir, tools};

@@ -103,7 +103,7 @@ fn steps() -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// In a run and a directory of its own: another compiler, another target.
+/// In a run of its own: another compiler, another target.
 fn kernel_clippy() -> Result<Command> {
     let target = dtm_ebpf::target();
     let mut clippy = Toolchain::find(target)?.clippy();
@@ -118,7 +118,7 @@ fn kernel_clippy() -> Result<Command> {
         ])
         .args(["--release", "--locked", "--quiet", "--target", target])
         .arg("--target-dir")
-        .arg(workspace::target().join("bpf-clippy"))
+        .arg(dtm_ebpf::target_dir(&workspace::target()))
         .args(["--", "-Dwarnings"])
         .current_dir(workspace::root());
     Ok(clippy)

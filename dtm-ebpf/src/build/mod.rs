@@ -25,12 +25,11 @@ pub const SKIP_VARIABLES: [&str; 2] = ["DTM_EBPF_SKIP", "AYA_BUILD_SKIP"];
 
 /// Builds the kernel side and returns the path of the object, which is in `out_dir`.
 ///
-/// The inner cargo has its own target directory under `out_dir`: the outer one holds the lock of its own.
+/// The inner cargo has a [`target_dir`] of its own: the outer one holds the lock of its.
 ///
 /// # Errors
 ///
-/// Where no compiler for the BPF target or no linker is found, in one line with what to install; and where the
-/// compiler refuses the sources.
+/// Those of [`tools`]; and where the compiler refuses the sources, after what it says on standard error.
 pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
     let object = out_dir.join(OBJECT);
     fs::create_dir_all(out_dir).with_context(|| format!("create {}", out_dir.display()))?;
@@ -39,15 +38,14 @@ pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
         return Ok(object);
     }
     let target = target();
-    let linker = linker()?;
-    let toolchain = Toolchain::find(target)?;
-    let target_dir = out_dir.join("bpf-target");
+    let (toolchain, linker) = tools()?;
+    let target_dir = target_dir(out_dir);
 
     let mut cargo = toolchain.cargo("build");
     environment::set_profile(&mut cargo);
     let status = cargo
         .args(["--package", "dtm-ebpf", "--bin", OBJECT, "--features", "kernel"])
-        .args(["--release", "--locked", "--target", target])
+        .args(["--release", "--target", target])
         .arg("--target-dir")
         .arg(&target_dir)
         .env(
@@ -67,6 +65,15 @@ pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
     write_if_changed(&object, &strip::without_dwarf(&compiled)?)
         .with_context(|| format!("write {}", object.display()))?;
     Ok(object)
+}
+
+/// The compiler and the linker that [`build`] uses.
+///
+/// # Errors
+///
+/// Where one is missing, in one line with what to install.
+pub fn tools() -> anyhow::Result<(Toolchain, PathBuf)> {
+    Ok((Toolchain::find(target())?, linker()?))
 }
 
 /// Whether an empty object is asked for instead of the kernel side.
@@ -102,6 +109,16 @@ pub fn target() -> &'static str {
         Err(_) if cfg!(target_endian = "big") => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
     }
+}
+
+/// Where everything for the BPF target is compiled: one directory for all profiles of the outer cargo, inside of its
+/// target directory if `inside` is in one.
+pub fn target_dir(inside: &Path) -> PathBuf {
+    // cargo keeps this file at its top; how deep a build script's directory is in it, cargo may change.
+    let target = inside
+        .ancestors()
+        .find(|directory| directory.join(".rustc_info.json").is_file());
+    target.unwrap_or(inside).join("bpf-target")
 }
 
 fn workspace() -> &'static Path {

@@ -10,7 +10,7 @@ use object::{
 /// derives from it, is read by anybody later.
 pub(super) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object).context("parse the compiled kernel side")?;
-    for section in builder.sections.iter_mut() {
+    for section in &mut builder.sections {
         let is_dwarf = [".debug_", ".rel.debug_"]
             .iter()
             .any(|prefix| section.name.starts_with(prefix.as_bytes()));
