@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::config::DockerHost;
 
 /// How long the engine may take over an answer. An inspect waits until a start of that container is through.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// After this long without a word over TCP the kernel asks whether the other side is still there, this often.
 const KEEPALIVE: Duration = Duration::from_secs(30);

@@ -29,15 +29,17 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
         .iter()
         .flatten()
         .find(|name| !name.trim_start_matches('/').contains('/'));
+    let endpoints = endpoints(network_settings.and_then(|settings| settings.networks));
+    let state = state.map(|state| state.to_string()).unwrap_or_default();
     Some(Container {
         id: ContainerId::parse(&id?)?,
         name: without_slash(name.map_or("", String::as_str)),
         image: image.unwrap_or_default().into(),
         labels: labels.into_iter().flatten().collect(),
         network_mode: network_mode(host_config.and_then(|config| config.network_mode).as_deref()),
-        state: state_of(&state.map(|state| state.to_string()).unwrap_or_default()),
+        state: state_of(&state, &endpoints),
         started_at: None,
-        endpoints: endpoints(network_settings.and_then(|settings| settings.networks)),
+        endpoints,
     })
 }
 
@@ -54,15 +56,17 @@ pub(super) fn inspected(answer: ContainerInspectResponse) -> Option<Container> {
     } = answer;
     let (image, labels) = config.map_or((None, None), |config| (config.image, config.labels));
     let (status, started_at) = state.map_or((None, None), |state| (state.status, state.started_at));
+    let endpoints = endpoints(network_settings.and_then(|settings| settings.networks));
+    let status = status.map(|status| status.to_string()).unwrap_or_default();
     Some(Container {
         id: ContainerId::parse(&id?)?,
         name: without_slash(name.as_deref().unwrap_or_default()),
         image: image.unwrap_or_default().into(),
         labels: labels.into_iter().flatten().collect(),
         network_mode: network_mode(host_config.and_then(|config| config.network_mode).as_deref()),
-        state: state_of(&status.map(|status| status.to_string()).unwrap_or_default()),
+        state: state_of(&status, &endpoints),
         started_at: started_at.as_deref().and_then(seconds),
-        endpoints: endpoints(network_settings.and_then(|settings| settings.networks)),
+        endpoints,
     })
 }
 
@@ -177,15 +181,17 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     octets?.try_into().ok()
 }
 
-fn state_of(status: &str) -> ContainerState {
-    match status {
+fn state_of(status: &str, endpoints: &[Endpoint]) -> ContainerState {
+    let known = ContainerState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == status);
+    known.unwrap_or(match status {
         // Podman's word while its processes are being ended.
         "stopping" => ContainerState::Running,
-        status => ContainerState::ALL
-            .into_iter()
-            .find(|state| state.as_str() == status)
-            .unwrap_or(ContainerState::Created),
-    }
+        // A word of the future: what is on a network has a process.
+        _ if !endpoints.is_empty() => ContainerState::Running,
+        _ => ContainerState::Created,
+    })
 }
 
 /// Seconds since the epoch of an RFC 3339 time; none for Docker's year 1, which is never.
@@ -266,10 +272,17 @@ mod tests {
     #[test]
     fn every_state_is_understood() {
         for state in ContainerState::ALL {
-            assert_eq!(state_of(state.as_str()), state);
+            assert_eq!(state_of(state.as_str(), &[]), state);
         }
-        assert_eq!(state_of("stopping"), ContainerState::Running);
-        assert_eq!(state_of("initialized"), ContainerState::Created);
+        assert_eq!(state_of("stopping", &[]), ContainerState::Running);
+        assert_eq!(state_of("initialized", &[]), ContainerState::Created);
+        let endpoint = Endpoint {
+            network: "front".into(),
+            network_id: "abc".into(),
+            mac: None,
+            addresses: Vec::new(),
+        };
+        assert_eq!(state_of("hibernating", &[endpoint]), ContainerState::Running);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod connect;
 mod convert;
 mod list;
 mod model;
+mod plain;
 mod registry;
 mod watch;
 

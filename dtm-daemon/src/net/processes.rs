@@ -9,7 +9,11 @@ use std::{
     io,
     os::unix::fs::DirEntryExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+
+/// After this long in a container a process has found its namespace: a runtime takes less to set one up.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// A network namespace other than dtm's own, with processes of containers in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +34,15 @@ pub struct Processes {
     known: HashMap<i32, Known>,
 }
 
-/// A container's process that was seen before: its control group takes ten times longer to read than the link to its
-/// namespace. Processes of no container are not kept; they may be on their way into one.
+/// A container's process that was seen before. Processes of no container are not kept; they may be on their way into
+/// one.
 #[derive(Debug)]
 struct Known {
     /// The inode of its directory in procfs: a process that was given the same id has another.
     process: u64,
     namespace: u64,
     containers: Vec<String>,
+    since: Instant,
 }
 
 impl Processes {
@@ -57,8 +62,9 @@ impl Processes {
 
     /// Every namespace that a container's process is in at this moment.
     ///
-    /// Costs reading a link for each process of the host, and a small file for each in another namespace that was not
-    /// seen before. Processes that end meanwhile are left out.
+    /// Costs listing the processes, reading a link for each that is not known to have settled in a container, and a
+    /// small file for each in another namespace that was not seen there before. Processes that end meanwhile are left
+    /// out.
     pub fn scan(&mut self) -> io::Result<Vec<NamespaceOwner>> {
         let mut owners: HashMap<u64, NamespaceOwner> = HashMap::new();
         let mut known = HashMap::with_capacity(self.known.len());
@@ -67,40 +73,44 @@ impl Processes {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let Ok(namespace) = namespace(&namespace_path(&self.procfs, pid)) else {
-                continue;
-            };
-            if namespace == self.own_namespace {
-                continue;
-            }
             let process = entry.ino();
-            let containers = match self.known.remove(&pid) {
-                Some(seen) if (seen.process, seen.namespace) == (process, namespace) => seen.containers,
-                _ => match fs::read_to_string(entry.path().join("cgroup")) {
-                    Ok(cgroup) => container_ids(&cgroup),
-                    Err(_ended) => continue,
-                },
-            };
-            if containers.is_empty() {
+            let seen = self.known.remove(&pid).filter(|seen| seen.process == process);
+            let Some(now) = self.look(&entry.path(), process, seen) else {
                 continue;
-            }
-            let owner = owners.entry(namespace).or_insert_with(|| NamespaceOwner {
-                inode: namespace,
+            };
+            let owner = owners.entry(now.namespace).or_insert_with(|| NamespaceOwner {
+                inode: now.namespace,
                 pid,
                 containers: Vec::new(),
             });
-            add(&mut owner.containers, &containers);
-            known.insert(
-                pid,
-                Known {
-                    process,
-                    namespace,
-                    containers,
-                },
-            );
+            add(&mut owner.containers, &now.containers);
+            known.insert(pid, now);
         }
         self.known = known;
         Ok(owners.into_values().collect())
+    }
+
+    /// What is known of a process now, where it is a container's.
+    fn look(&self, directory: &Path, process: u64, seen: Option<Known>) -> Option<Known> {
+        let seen = match seen {
+            Some(seen) if seen.since.elapsed() >= SETTLED => return Some(seen),
+            seen => seen,
+        };
+        let namespace = namespace(&directory.join("ns/net")).ok()?;
+        if namespace == self.own_namespace {
+            return None;
+        }
+        let cgroup = match seen {
+            Some(seen) if seen.namespace == namespace => return Some(seen),
+            _ => fs::read_to_string(directory.join("cgroup")).ok()?,
+        };
+        let containers = container_ids(&cgroup);
+        (!containers.is_empty()).then(|| Known {
+            process,
+            namespace,
+            containers,
+            since: Instant::now(),
+        })
     }
 }
 
@@ -289,6 +299,26 @@ mod tests {
         procfs.end(10);
         procfs.process(10, 7, &format!("0::/docker/{}\n", id('b')));
         assert_eq!(processes.scan().unwrap()[0].containers, [id('b')]);
+    }
+
+    #[test]
+    fn a_process_that_has_settled_is_not_looked_at_again() {
+        let procfs = Procfs::new("settled");
+        let mut processes = Processes::new(procfs.0.clone()).unwrap();
+        procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
+        assert_eq!(processes.scan().unwrap()[0].inode, 7);
+        fs::remove_file(procfs.0.join("10/ns/net")).unwrap();
+        std::os::unix::fs::symlink("net:[8]", procfs.0.join("10/ns/net")).unwrap();
+        assert_eq!(
+            processes.scan().unwrap()[0].inode,
+            8,
+            "a young one may still be moved"
+        );
+        processes.known.get_mut(&10).unwrap().since -= SETTLED;
+        fs::remove_file(procfs.0.join("10/ns/net")).unwrap();
+        assert_eq!(processes.scan().unwrap()[0].inode, 8);
+        procfs.end(10);
+        assert_eq!(processes.scan().unwrap(), []);
     }
 
     #[test]
