@@ -10,6 +10,13 @@ pub const NETNS_ENTRIES: u32 = 8_192;
 /// Containers' addresses the kernel side can tell apart.
 pub const ADDRESSES_ENTRIES: u32 = 32_768;
 
+/// Functions of the kernel that end a packet's life with `kfree_skb` and no reason when they have handled it.
+///
+/// `tcp_v4_rcv` and `tcp_v6_rcv` so free what a connection in `TIME_WAIT` answers, the last FIN of a clean end among it;
+/// `icmpv6_rcv` every message but echoes ("assume failure and preserve the status quo"); `ip6_mc_input` multicast that
+/// a bridge flooded to somebody who has not joined the group. What these functions really throw away has a reason.
+pub const HANDLERS: [&str; 4] = ["tcp_v4_rcv", "tcp_v6_rcv", "icmpv6_rcv", "ip6_mc_input"];
+
 /// Nobody known: the drop is counted host-wide only.
 pub const OWNER_NONE: u32 = 0;
 
@@ -54,7 +61,10 @@ pub struct Address(pub [u8; 16]);
 impl Address {
     /// The IPv4-mapped form of `octets`.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the kernel side has no calls to spare per packet")]
+    #[expect(
+        clippy::inline_always,
+        reason = "the kernel side has no calls to spare per packet"
+    )]
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])

@@ -111,7 +111,16 @@ fn watch_signals(cancel: &CancellationToken, tasks: &mut JoinSet<anyhow::Result<
 fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
     let default_btf = Path::new(crate::config::DEFAULT_BTF);
     if config.btf != default_btf && !config.btf.exists() {
-        bail!("--path.btf: there is no {}", config.btf.display());
+        bail!(
+            "--path.btf: there is no {}; name the running kernel's type information, or leave the flag out",
+            config.btf.display()
+        );
+    }
+    if !config.procfs.join("stat").exists() {
+        bail!(
+            "--path.procfs: {} is no procfs; name where the host's /proc is mounted",
+            config.procfs.display()
+        );
     }
     if config.attach_mode == AttachMode::Tcx && !tcx_is_supported() {
         bail!(

@@ -45,7 +45,14 @@ pub(crate) fn count(ctx: &TcContext, direction: Direction) {
     let wire = wire(skb.len, segmentation, header_length);
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(counters) = COUNTERS.get_ptr_mut(cpu * SLOTS.load() + slot) else {
+    // A slot past the bank would be another CPU's.
+    let slots = SLOTS.load();
+    let counters = if slot < slots {
+        COUNTERS.get_ptr_mut(cpu * slots + slot)
+    } else {
+        None
+    };
+    let Some(counters) = counters else {
         count_error(ERROR_NO_SLOT);
         return;
     };

@@ -16,9 +16,9 @@ use dtm_common::{
 
 use crate::{
     maps::{
-        ADDRESS_OWNERS, DEV_IFINDEX, DEV_NET, DROPS, NET_INUM, NETNS, NETNS_INUM, NETNS_OWNERS, NO_DROP_HIGH,
-        NO_DROP_LOW, OWNERS, REASON_NOT_SPECIFIED, SHINFO_GSO_SEGS, SKB_DEV, SKB_END, SKB_HEAD, SKB_LEN,
-        SKB_NETWORK_HEADER, SKB_PROTOCOL, SKB_TAIL, count_error, slot_of,
+        ADDRESS_OWNERS, DEV_IFINDEX, DEV_NET, DROPS, HANDLED, NET_INUM, NETNS, NETNS_INUM, NETNS_OWNERS,
+        NO_DROP_HIGH, NO_DROP_LOW, OWNERS, REASON_NOT_SPECIFIED, SHINFO_GSO_SEGS, SKB_DEV, SKB_END, SKB_HEAD,
+        SKB_LEN, SKB_NETWORK_HEADER, SKB_PROTOCOL, SKB_TAIL, count_error, slot_of,
     },
     skb::{DroppedPacket, read_kernel},
 };
@@ -51,8 +51,8 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
     }
     // SAFETY: as above.
     let device = unsafe { field::<*const u8>(skb, SKB_DEV.load()) };
-    if device.is_null() && reason == not_specified {
-        // A socket's clean-up of what it already delivered.
+    // A socket's clean-up of what it already delivered has no device.
+    if reason == not_specified && (device.is_null() || is_handled(ctx.arg(1))) {
         return;
     }
     let addresses = match protocol {
@@ -69,6 +69,15 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
         },
         tally(skb),
     );
+}
+
+/// Whether the packet was freed by a function that had handled it.
+#[inline(always)]
+fn is_handled(location: u64) -> bool {
+    HANDLED
+        .load()
+        .iter()
+        .any(|[start, end]| (*start..*end).contains(&location))
 }
 
 /// Whether the daemon marked `reason` as one that loses nothing.

@@ -1,4 +1,4 @@
-//! How to build dtm's kernel side: [`build`] compiles the binary `dtm-kernel` of this package for the BPF target.
+//! How to build dtm's kernel side: [`build()`] compiles the binary `dtm-kernel` of this package for the BPF target.
 //!
 //! The kernel side itself is the binary, not this library; for the BPF target the library is empty.
 #![cfg_attr(target_arch = "bpf", no_std)]

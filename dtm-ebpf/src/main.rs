@@ -6,6 +6,10 @@
     reason = "the kernel's memory is raw pointers; each access says what makes it sound"
 )]
 #![expect(
+    clippy::needless_pass_by_value,
+    reason = "the program macros hand their contexts over by value"
+)]
+#![expect(
     clippy::inline_always,
     reason = "a call costs as much as what most of these functions do"
 )]

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use dtm_common::{
-    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, NETNS_ENTRIES},
+    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, HANDLERS, NETNS_ENTRIES},
     errors::ERROR_KINDS,
     index::{INDEX_BUCKETS, INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
     traffic::SlotCounters,
@@ -75,6 +75,11 @@ pub(crate) static NO_DROP_HIGH: Global<u64> = Global::new(0);
 /// The number of `SKB_DROP_REASON_NOT_SPECIFIED`, or `u32::MAX` where the kernel gives no reasons.
 #[unsafe(no_mangle)]
 pub(crate) static REASON_NOT_SPECIFIED: Global<u32> = Global::new(u32::MAX);
+
+/// Where the kernel frees what it has handled, with no reason given: the first address of each function and the first
+/// after it. See `dtm_common::drops::HANDLERS`.
+#[unsafe(no_mangle)]
+pub(crate) static HANDLED: Global<[[u64; 2]; HANDLERS.len()]> = Global::new([[0; 2]; HANDLERS.len()]);
 
 /// Offset of `sk_buff.len` in the running kernel.
 #[unsafe(no_mangle)]

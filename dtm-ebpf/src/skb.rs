@@ -20,7 +20,6 @@ impl Packet for TcPacket<'_> {
         if offset > MAX_OFFSET {
             return None;
         }
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         let start = self.0.data() + offset;
         if start + N <= self.0.data_end() {
             // SAFETY: the comparison above is the bound the verifier asks for.
@@ -35,7 +34,12 @@ impl Packet for TcPacket<'_> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `bytes` has room for N bytes and the helper fills all of them or fails.
         let result = unsafe {
-            bpf_skb_load_bytes(self.0.skb.skb.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
         };
         // SAFETY: the helper succeeded, so all N bytes are written.
         (result == 0).then(|| unsafe { bytes.assume_init() })

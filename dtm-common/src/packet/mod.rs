@@ -1,6 +1,6 @@
 //! The packet parser: the same code the kernel side runs, tested on the host.
 //!
-//! Three steps, each paid for only when taken: [`ethernet`] finds the network layer, [`network`] reads its
+//! Three steps, each paid for only when taken: [`ethernet`] finds the network layer, [`network()`] reads its
 //! addresses, [`Network::transport`] walks to the transport header. On top of them [`segment_header_length`] and
 //! [`wire`] turn a GSO or GRO buffer into what a wire carries.
 //!

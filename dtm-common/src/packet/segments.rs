@@ -132,7 +132,7 @@ fn plain_tcp<P: Packet + ?Sized>(packet: &P) -> Option<SegmentHeaders> {
 
 /// Whatever there is before the payload.
 ///
-/// One loop over all kinds of headers and not the steps of [`super::ethernet`], [`network`] and
+/// One loop over all kinds of headers and not the steps of [`super::ethernet`], [`network()`] and
 /// [`super::Network::transport`] twice over: the verifier's work grows with the sum of the kinds instead of the
 /// product of the layers.
 #[inline(always)]

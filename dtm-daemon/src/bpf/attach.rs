@@ -183,7 +183,7 @@ impl Attacher {
             requests,
             ..
         } = self;
-        ClsactFilter::ensure_qdisc(requests, ifindex).map_err(|source| refused("clsact", source))?;
+        ClsactFilter::ensure_qdisc(requests, ifindex).map_err(|source| refused("dtm_transmit", source))?;
         let mut filter = |program: BorrowedFd<'_>, direction, name| {
             ClsactFilter::attach(requests, ifindex, direction, program, name)
                 .map_err(|source| refused(name, source))

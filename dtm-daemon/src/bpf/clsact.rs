@@ -48,7 +48,7 @@ impl ClsactFilter {
     ///
     /// # Errors
     ///
-    /// `ENODEV` where the interface is gone.
+    /// `ENODEV` where the interface is gone, [`NetlinkError::Occupied`] where it has an `ingress` qdisc.
     pub fn ensure_qdisc(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
         let mut message = TcMessage::with_index(index(ifindex));
         message.header.parent = TcHandle::from(PARENT_CLSACT);
@@ -59,8 +59,7 @@ impl ClsactFilter {
             NLM_F_CREATE | NLM_F_EXCL,
         );
         match result {
-            // Somebody's clsact, or an older `ingress` qdisc, which the egress filter will be refused on.
-            Err(error) if error.is(libc::EEXIST) => Ok(()),
+            Err(error) if error.is(libc::EEXIST) => must_be_clsact(requests, ifindex),
             result => result,
         }
     }
@@ -71,7 +70,7 @@ impl ClsactFilter {
     ///
     /// # Errors
     ///
-    /// `ENODEV` where the interface is gone, `EINVAL` where an `ingress` qdisc has no egress side.
+    /// `ENODEV` where the interface is gone.
     pub fn attach(
         requests: &mut Requests,
         ifindex: u32,
@@ -135,6 +134,30 @@ impl ClsactFilter {
             info: self.priority << 16 | PROTOCOL_ALL,
             ..TcHeader::default()
         }
+    }
+}
+
+/// Refuses an `ingress` qdisc. It has clsact's place and handle but one list of filters only, and the kernel takes
+/// any number for that list's: the egress filter would run at ingress, in the other's stead.
+fn must_be_clsact(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
+    let mut question = TcMessage::with_index(index(ifindex));
+    question.header.parent = TcHandle::from(PARENT_CLSACT);
+    let RouteNetlinkMessage::NewQueueDiscipline(answer) =
+        requests.get(RouteNetlinkMessage::GetQueueDiscipline(question))?
+    else {
+        return Err(NetlinkError::Unanswered);
+    };
+    let kind = answer
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind),
+            _ => None,
+        });
+    match kind {
+        Some(kind) if kind == QDISC_KIND => Ok(()),
+        Some(kind) => Err(NetlinkError::Occupied(kind)),
+        None => Err(NetlinkError::Unanswered),
     }
 }
 

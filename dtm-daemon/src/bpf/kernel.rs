@@ -14,12 +14,12 @@ use aya::{
     util::nr_cpus,
 };
 use dtm_common::{
-    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, NETNS_ENTRIES},
+    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, HANDLERS, NETNS_ENTRIES},
     errors::{ERROR_KINDS, ERROR_NAMES},
     index::{INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
 };
 
-use super::{CounterBanks, DropMap, DropReasons, KernelTypes, OBJECT};
+use super::{CounterBanks, DropMap, DropReasons, KernelTypes, OBJECT, symbols};
 
 /// What the maps are sized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,16 +235,29 @@ fn load_object(types: Option<&KernelTypes>, limits: Limits, cpus: usize) -> anyh
     for (name, value) in &bits {
         loader.override_global(name, value, true);
     }
-    loader.load(OBJECT).map_err(|error| match os_error(&error) {
-        Some(libc::EPERM) => anyhow!(error).context(
+    let symbols = symbols::ranges(Path::new("/proc/kallsyms"), HANDLERS);
+    let handled = *symbols.as_ref().unwrap_or(&[[0; 2]; HANDLERS.len()]);
+    loader.override_global("HANDLED", &handled, true);
+    // The operating system's own error says enough of these two: the chain above it repeats itself.
+    let ebpf = loader.load(OBJECT).map_err(|error| match os_error(&error) {
+        Some(errno @ libc::EPERM) => anyhow!(io::Error::from_raw_os_error(errno)).context(
             "load the kernel side: not permitted; run dtm as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and \
              CAP_SYS_ADMIN (docker run --privileged)",
         ),
-        Some(libc::ENOSYS) => anyhow!(error).context(
+        Some(errno @ libc::ENOSYS) => anyhow!(io::Error::from_raw_os_error(errno)).context(
             "load the kernel side: this kernel has no bpf(2); dtm needs Linux 5.8 or later with CONFIG_BPF_SYSCALL",
         ),
         _ => anyhow!(error).context("load the kernel side"),
-    })
+    })?;
+    // Only now: where dtm cannot work, its error is the one line to read.
+    if let Err(error) = symbols {
+        tracing::warn!(
+            %error,
+            "cannot read the kernel's symbols: the ends of clean TCP connections show as drops with the reason \
+             not_specified"
+        );
+    }
+    Ok(ebpf)
 }
 
 /// The operating system's error somewhere in a chain.

@@ -8,6 +8,7 @@ mod clsact;
 mod counters;
 mod drops;
 mod kernel;
+mod symbols;
 mod sys;
 
 pub use attach::{AttachError, Attacher, Attachment, Mode};

@@ -77,7 +77,7 @@ struct Arguments {
     )]
     docker_host: DockerHost,
 
-    /// Docker label to show on dtm_container_info as label_<name>; repeatable, or separated by commas
+    /// Docker label to show on dtm_container_info as label_NAME; repeatable, or separated by commas
     #[arg(
         long = "container-labels",
         env = "DTM_CONTAINER_LABELS",

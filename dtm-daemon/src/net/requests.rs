@@ -5,7 +5,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -22,6 +23,9 @@ pub enum NetlinkError {
     /// The kernel refused.
     #[error("the kernel refused")]
     Refused(#[source] io::Error),
+    /// Another tool's qdisc is where this one belongs.
+    #[error("a qdisc of the kind {0} has its place")]
+    Occupied(String),
     /// The socket failed.
     #[error("talk to the kernel over netlink")]
     Socket(#[from] io::Error),
@@ -71,7 +75,8 @@ impl Requests {
     /// Asks for one object.
     pub fn get(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, NetlinkError> {
         let mut answer = None;
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, |message| {
+        // Without the echo, traffic control tells its listeners the answer and not whoever asked.
+        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO, |message| {
             answer = Some(message);
         })?;
         answer.ok_or(NetlinkError::Unanswered)

@@ -215,7 +215,7 @@ impl Tracker {
     /// Where the kernel's list of interfaces or its events cannot be read any more.
     pub async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let result = self.track(&cancel).await;
-        self.stop();
+        self.stop().await;
         result
     }
 
@@ -376,26 +376,34 @@ impl Tracker {
     }
 
     /// Takes every program off and waits until that is done.
-    fn stop(self) {
+    async fn stop(self) {
         let Self {
             interfaces,
             attach_jobs,
-            attached,
+            mut attached,
             attach_thread,
             ..
         } = self;
-        let attachments = interfaces
-            .into_values()
-            .filter_map(|interface| match interface.attachment {
-                AttachmentState::Attached(attachment) => Some(attachment),
-                AttachmentState::Attaching | AttachmentState::Failed => None,
-            });
+        // Births under way find nobody to report to and are taken off by the thread; those that were reported and not
+        // taken in yet are known to nobody else.
+        attached.close();
+        let mut attachments = Vec::new();
+        while let Some(reported) = attached.recv().await {
+            attachments.extend(reported.result.ok());
+        }
+        attachments.extend(
+            interfaces
+                .into_values()
+                .filter_map(|interface| match interface.attachment {
+                    AttachmentState::Attached(attachment) => Some(attachment),
+                    AttachmentState::Attaching | AttachmentState::Failed => None,
+                }),
+        );
         for attachment in attachments {
             // The thread lives as long as this sender does.
             drop(attach_jobs.send(AttachJob::Detach(attachment)));
         }
-        // Births under way find nobody to report to and are taken off by the thread.
-        drop((attach_jobs, attached));
+        drop(attach_jobs);
         if attach_thread.join().is_err() {
             tracing::error!("the thread that attaches panicked; some programs may be left attached");
         }

@@ -131,3 +131,33 @@ fn a_rule_inside_the_container_drops_on_its_receive_side() -> Result<()> {
     assert_eq!(dropped, 120);
     Ok(())
 }
+
+/// A clean end of a connection is no loss, though the kernel frees its last segments in `TIME_WAIT` like a drop.
+#[test]
+fn clean_connections_drop_nothing() -> Result<()> {
+    let scene = Scene::watched(EngineKind::newest()?, "auto")?;
+    scene.make_silent_network()?;
+    scene.run("receiver", SILENT, &["traffic", "tcp-receive", "5001"])?;
+    scene.run("sender", SILENT, &["sleep", "3600"])?;
+    let endpoints = [
+        scene.endpoint("receiver", SILENT)?,
+        scene.endpoint("sender", SILENT)?,
+    ];
+    for endpoint in &endpoints {
+        scene.wait_named(endpoint)?;
+    }
+    let to = format!("{}:5001", scene.address("receiver", SILENT, false)?);
+    let connect = format!("for i in $(seq 100); do traffic tcp-send {to} 3000 >/dev/null || exit 1; done");
+    scene.exec("sender", &["sh", "-c", &connect])?;
+    for endpoint in &endpoints {
+        let (kernel, counted) = scene.both(endpoint)?;
+        assert_eq!(kernel, counted, "{endpoint:?}");
+    }
+    let samples = scene.samples()?;
+    let lost: Vec<_> = samples
+        .all(DROPPED, &[])
+        .filter(|sample| sample.value > 0.0)
+        .collect();
+    assert!(lost.is_empty(), "100 clean connections lost {lost:?}");
+    Ok(())
+}

@@ -10,6 +10,13 @@ const PACKETS: &str = "dtm_container_network_transmit_packets_total";
 const WIRE_BYTES: &str = "dtm_container_network_transmit_wire_bytes_total";
 const BYTES: &str = "dtm_container_network_transmit_bytes_total";
 
+/// `UDP_SEGMENT` buffers: 30 whole segments and one of 500 bytes in each.
+const BUFFERS: u64 = 200;
+const SEGMENTS: u64 = 31;
+const PAYLOAD: u64 = 30 * 1000 + 500;
+/// Ethernet, IPv4 and UDP.
+const HEADERS: u64 = 14 + 20 + 8;
+
 /// Two containers whose interfaces carry nothing but what the test sends: each knows the other's hardware address for
 /// good, so that nobody asks.
 fn silent_pair(scene: &Scene) -> Result<(Endpoint, Endpoint)> {
@@ -132,12 +139,6 @@ fn udp_segment_buffers_count_as_their_segments() -> Result<()> {
     let (sender, receiver) = silent_pair(&scene)?;
     let to = format!("{}:5002", scene.address("receiver", SILENT, false)?);
     let before = scene.samples()?;
-    // 200 buffers of 30 whole segments and one of 500 bytes.
-    const BUFFERS: u64 = 200;
-    const SEGMENTS: u64 = 31;
-    const PAYLOAD: u64 = 30 * 1000 + 500;
-    // Ethernet, IPv4 and UDP.
-    const HEADERS: u64 = 14 + 20 + 8;
     scene.exec(
         "sender",
         &[
@@ -160,9 +161,9 @@ fn udp_segment_buffers_count_as_their_segments() -> Result<()> {
         grown(WIRE_BYTES, &sender)?,
         BUFFERS * (PAYLOAD + SEGMENTS * HEADERS)
     );
-    let received = PACKETS.replace("transmit", "receive");
+    let arrived = PACKETS.replace("transmit", "receive");
     assert_eq!(
-        grown(&received, &receiver)?,
+        grown(&arrived, &receiver)?,
         BUFFERS * SEGMENTS,
         "they arrive as they were sent"
     );
