@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 use xtask::host::{Host, Network, Running, eventually};
 
 pub use http::{Response, get, percent_encoded};
@@ -18,6 +19,9 @@ pub use samples::{Sample, Samples};
 
 /// How long a start may take: the whole machine's other work included.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a stop may take that nobody times: each TCX link waits for the whole machine's RCU.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running dtm.
 #[derive(Debug)]
@@ -34,11 +38,21 @@ impl Dtm {
     ///
     /// Where it ends or does not become ready: with its log.
     pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10048));
-        let process = host.spawn(binary("dtm")?, arguments.iter().map(OsString::from))?;
+        Self::started(
+            host,
+            host.spawn(binary("dtm")?, arguments.iter().map(OsString::from))?,
+        )
+    }
+
+    /// Waits until `process`, started in `host` in whatever way, is ready.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    pub fn started(host: &Host, process: Running) -> Result<Self> {
         let mut dtm = Self {
             network: host.network()?,
-            address,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 10048)),
             process,
         };
         eventually(READY_WITHIN, "dtm is ready", || {
@@ -83,19 +97,29 @@ impl Dtm {
         Samples::parse(response.text()?)
     }
 
-    /// Stops it as an operator would, and waits for its end.
+    /// Sends it `signal` and waits for its end.
     ///
     /// # Errors
     ///
-    /// Where it does not end with success.
-    pub fn stop(mut self) -> Result<()> {
-        let status = self.process.stop()?;
+    /// Where it has not ended within `patience`, or not with success.
+    pub fn end(mut self, signal: Signal, patience: Duration) -> Result<()> {
+        self.process.signal(signal)?;
+        let status = self.process.wait(patience).with_context(|| self.process.log())?;
         ensure!(
             status.success(),
             "dtm ended with {status}: {}",
             self.process.log()
         );
         Ok(())
+    }
+
+    /// Stops it as an operator would, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end with success.
+    pub fn stop(self) -> Result<()> {
+        self.end(Signal::TERM, STOP_WITHIN)
     }
 }
 
