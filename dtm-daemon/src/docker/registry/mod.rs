@@ -142,6 +142,10 @@ impl Registry {
             .or_insert_with(|| Known::new(convert::announced(id.clone(), &event.attributes)));
         known.events += 1;
         match event.action {
+            // Already known from an answer that was quicker, and more exact.
+            "start"
+                if known.container.state == ContainerState::Running
+                    && known.container.started_at.is_some() => {}
             "start" => {
                 known.container.state = ContainerState::Running;
                 known.container.started_at = event.time;

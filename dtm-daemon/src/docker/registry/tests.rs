@@ -178,6 +178,15 @@ fn a_start_after_a_death_keeps_its_own_time() {
 }
 
 #[test]
+fn a_start_that_an_answer_told_of_first_keeps_the_exact_time() {
+    let mut registry = Registry::default();
+    registry.on_event(of_container("create", "web"));
+    assert_eq!(registry.next_question(), Some(Question::Container(id())));
+    registry.on_container_answer(&id(), Some(answer("web")));
+    assert_eq!(registry.on_event(of_container("start", "web")), None);
+}
+
+#[test]
 fn an_answer_about_a_removed_container_is_dropped() {
     let mut registry = asked();
     assert_eq!(
