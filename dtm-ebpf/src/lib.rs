@@ -7,4 +7,6 @@
 mod build;
 
 #[cfg(not(target_arch = "bpf"))]
-pub use build::{SKIP_VARIABLES, Toolchain, build, inputs, linker, skips, target, target_dir, tools};
+pub use build::{
+    SKIP_VARIABLES, Toolchain, build, cargo_home, inputs, linker, skips, target, target_dir, tools,
+};

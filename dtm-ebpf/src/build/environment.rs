@@ -83,7 +83,7 @@ pub(super) fn rustflags(linker: &Path, sysroot: &Path) -> OsString {
 }
 
 /// Where cargo keeps the sources of packages and what it installs.
-pub(super) fn cargo_home() -> Option<PathBuf> {
+pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
         let home = env::home_dir()?;
         Some(home.join(".cargo"))

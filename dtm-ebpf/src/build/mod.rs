@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
+pub use environment::cargo_home;
 pub use linker::linker;
 pub use toolchain::Toolchain;
 

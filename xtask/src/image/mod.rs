@@ -3,6 +3,7 @@
 mod archive;
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -16,11 +17,13 @@ use crate::{
 };
 use archive::Description;
 
+const DEFAULT_TAG: &str = "dtm:latest";
+
 /// Make the container image, and give it to an engine where one answers.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The image's name.
-    #[arg(long, default_value = "dtm:latest")]
+    #[arg(long, default_value = DEFAULT_TAG)]
     tag: String,
     /// Where the image's archive goes, for `docker load` [default: target/image/dtm-image.tar].
     #[arg(long, value_name = "FILE")]
@@ -36,13 +39,23 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Need::Build)?;
     let tag = full_tag(&options.tag)?;
+    let output = make(&tag, options.output.clone())?;
+    if options.no_load {
+        return Ok(());
+    }
+    load(&output, &tag, options.docker_host.as_deref())
+}
+
+/// Makes the archive that the suite `image` loads into its engines.
+pub(crate) fn make_for_tests() -> Result<()> {
+    make(DEFAULT_TAG, None).map(drop)
+}
+
+fn make(tag: &str, output: Option<PathBuf>) -> Result<PathBuf> {
     let directory = workspace::target().join("image");
-    let output = options
-        .output
-        .clone()
-        .unwrap_or_else(|| directory.join("dtm-image.tar"));
+    let output = output.unwrap_or_else(|| directory.join("dtm-image.tar"));
     let program = static_binary(&directory)?;
-    let archive = archive::write(&program, &describe(&tag))?;
+    let archive = archive::write(&program, &describe(tag))?;
     fs::write(&output, &archive).with_context(|| format!("write {}", output.display()))?;
     println!(
         "{tag}: {} (dtm itself {}), in {}",
@@ -50,10 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         megabytes(program.len()),
         output.display()
     );
-    if options.no_load {
-        return Ok(());
-    }
-    load(&output, &tag, options.docker_host.as_deref())
+    Ok(output)
 }
 
 /// A name without a tag is the latest, as everywhere in Docker.
@@ -90,7 +100,7 @@ fn static_binary(directory: &Path) -> Result<Vec<u8>> {
         ])
         // With a target named, the flags are not for build scripts and macros, which cannot be static.
         .args(["--target", &triple])
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags())
         .env_remove("RUSTFLAGS")
         .stdin(Stdio::null())
         .status()
@@ -107,6 +117,21 @@ fn static_binary(directory: &Path) -> Result<Vec<u8>> {
     let copy = directory.join("dtm");
     fs::copy(&built, &copy).with_context(|| format!("copy {} to {}", built.display(), copy.display()))?;
     Ok(program)
+}
+
+/// Static, and the same from whatever directory it is built in. cargo separates flags by this character.
+fn flags() -> OsString {
+    let mut flags = OsString::from("-Ctarget-feature=+crt-static");
+    let home = dtm_ebpf::cargo_home();
+    let places = [(home.as_deref(), "cargo"), (Some(workspace::root()), "dtm")];
+    for (from, to) in places {
+        let Some(from) = from else { continue };
+        flags.push("\u{1f}--remap-path-prefix=");
+        flags.push(from);
+        flags.push("=");
+        flags.push(to);
+    }
+    flags
 }
 
 fn describe(tag: &str) -> Description {
