@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     check::seconds,
+    image,
     setup::{self, Need},
     workspace,
 };
@@ -96,6 +97,9 @@ fn build(suites: &[Suite]) -> Result<()> {
     for mut command in commands {
         let status = command.stdin(Stdio::null()).status().context("start cargo")?;
         ensure!(status.success(), "the tests do not compile: {status}");
+    }
+    if suites.iter().any(|suite| suite.name() == "image") {
+        image::make_for_tests()?;
     }
     println!("==> built in {}", seconds(start.elapsed()));
     Ok(())
