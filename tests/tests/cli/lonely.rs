@@ -127,6 +127,28 @@ fn a_stop_during_the_start_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn what_a_kill_leaves_is_taken_over_and_not_doubled() -> Result<()> {
+    let scene = Scene::new()?;
+    for (mode, left) in [("clsact", 2), ("tcx", 0)] {
+        let mut killed = scene.host.spawn(binary("dtm")?, ["--attach-mode", mode])?;
+        let attached = || attached::to_interfaces(&scene.host);
+        eventually(PATIENCE, "dtm is attached", || {
+            Ok((attached()?.len() == 2).then_some(()))
+        })?;
+        killed.kill()?;
+        // Links go with their owner, by the kernel's hand and in its time; filters are the interface's.
+        eventually(PATIENCE, "what is left is left", || {
+            Ok((attached()?.len() == left).then_some(()))
+        })?;
+        let next = Dtm::start(&scene.host, &["--attach-mode", mode])?;
+        assert_eq!(attached()?.len(), 2, "{mode}: {:?}", attached()?);
+        next.stop()?;
+        assert_eq!(attached()?, [], "{mode}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_type_information_it_runs_without_drops_and_says_so_once() -> Result<()> {
     let scene = Scene::new()?;
     let dtm = binary("dtm")?;
