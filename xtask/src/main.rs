@@ -1,5 +1,6 @@
 //! `cargo xtask`: every chore of this repository, one file per command.
 
+mod bench;
 mod build_ebpf;
 mod check;
 mod demo;
@@ -22,6 +23,7 @@ enum Command {
     Demo(demo::Options),
     Test(test::Options),
     Check(check::Options),
+    Bench(bench::Options),
     BuildEbpf(build_ebpf::Options),
     Image(image::Options),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Image(options) => image::run(&options),
     };

@@ -1,0 +1,31 @@
+//! `cargo xtask bench`: what dtm costs on this machine.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    setup::{self, Need},
+    workspace,
+};
+
+/// Measure what dtm costs here and print it: ratios of one run, each with its spread.
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+pub(crate) fn run(_options: &Options) -> Result<()> {
+    setup::ensure(Need::Test)?;
+    // The benchmark starts the daemon that lies beside it.
+    cargo("build --release --package dtm-daemon --bin dtm")?;
+    cargo("bench --package dtm-tests --bench costs")
+}
+
+fn cargo(arguments: &str) -> Result<()> {
+    let mut command = workspace::cargo();
+    command.args(arguments.split(' '));
+    let status = command
+        .status()
+        .with_context(|| format!("run cargo {arguments}"))?;
+    if !status.success() {
+        bail!("cargo {arguments}: {status}");
+    }
+    Ok(())
+}
