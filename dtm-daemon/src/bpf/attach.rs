@@ -92,6 +92,16 @@ pub enum Attachment {
 }
 
 impl Attachment {
+    /// Whether both programs are still there: anybody with the right to may have taken them off.
+    pub fn is_attached(&self, requests: &mut Requests) -> Result<bool, NetlinkError> {
+        Ok(match self {
+            Self::Tcx { transmit, receive } => transmit.is_attached()? && receive.is_attached()?,
+            Self::Clsact { transmit, receive } => {
+                transmit.is_attached(requests)? && receive.is_attached(requests)?
+            }
+        })
+    }
+
     /// How it is attached.
     pub fn mode(&self) -> Mode {
         match self {

@@ -108,6 +108,21 @@ impl ClsactFilter {
         Err(refused.unwrap_or(NetlinkError::Unanswered))
     }
 
+    /// Whether the filter is still there, with the program that `attach` put on it or another of that name.
+    pub fn is_attached(self, requests: &mut Requests) -> Result<bool, NetlinkError> {
+        let mut message = TcMessage::from_parts(self.header(), Vec::new());
+        message
+            .attributes
+            .push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+        match requests.get(RouteNetlinkMessage::GetTrafficFilter(message)) {
+            Ok(_filter) => Ok(true),
+            Err(error) if error.is(libc::ENODEV) || error.is(libc::ENOENT) || error.is(libc::EINVAL) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the filter off. That it or its interface is gone already is no error.
     pub fn detach(self, requests: &mut Requests) -> Result<(), NetlinkError> {
         let mut message = TcMessage::from_parts(self.header(), Vec::new());

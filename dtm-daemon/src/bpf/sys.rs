@@ -9,6 +9,7 @@ use std::{
 use dtm_common::traffic::Direction;
 
 /// Numbers of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -24,7 +25,7 @@ const BPF_F_BEFORE: u32 = 1 << 3;
 #[derive(Debug)]
 pub struct TcxLink {
     /// Keeps the link.
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 /// `union bpf_attr` as `BPF_LINK_CREATE` reads it for TCX.
@@ -38,6 +39,26 @@ struct LinkCreate {
     relative_fd: u32,
     padding: u32,
     expected_revision: u64,
+}
+
+/// `union bpf_attr` as `BPF_OBJ_GET_INFO_BY_FD` reads it.
+#[repr(C)]
+struct ObjectInfo {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` of a TCX link, `include/uapi/linux/bpf.h`.
+#[repr(C)]
+#[derive(Default)]
+struct TcxInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    padding: u32,
+    ifindex: u32,
+    attach_type: u32,
 }
 
 /// `union bpf_attr` as `BPF_PROG_QUERY` reads it.
@@ -117,7 +138,23 @@ impl TcxLink {
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        Ok(Self { _fd: fd })
+        Ok(Self { fd })
+    }
+}
+
+impl TcxLink {
+    /// Whether the program is still attached: others may detach a link by force, and a vanished interface does.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        let mut info = TcxInfo::default();
+        let mut attributes = ObjectInfo {
+            fd: self.fd.as_raw_fd().cast_unsigned(),
+            info_len: size_of::<TcxInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        // SAFETY: `info` lives through the call and its size is told.
+        unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+        // A detached link has no interface.
+        Ok(info.ifindex != 0)
     }
 }
 

@@ -223,6 +223,51 @@ impl Tracker {
         }
     }
 
+    /// Attaches again where somebody has taken a program off. What passed meanwhile was not counted.
+    pub(super) fn mend(&mut self) {
+        let mut missing = Vec::new();
+        let Self {
+            interfaces, requests, ..
+        } = self;
+        for interface in interfaces.values() {
+            let AttachmentState::Attached(attachment) = &interface.attachment else {
+                continue;
+            };
+            match attachment.is_attached(requests) {
+                Ok(true) => {}
+                Ok(false) => missing.push(interface.link.ifindex),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        interface = &*interface.link.name,
+                        error,
+                        "cannot look at what is attached"
+                    );
+                }
+            }
+        }
+        for ifindex in missing {
+            let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+                continue;
+            };
+            tracing::warn!(
+                interface = &*interface.link.name,
+                "somebody has taken a program off, attaching again"
+            );
+            let generation = interface.generation;
+            let rest = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
+            // The thread does births first, so the half that is left must not be taken off as one of an end.
+            if let AttachmentState::Attached(Attachment::Tcx { .. }) = rest {
+                drop(rest);
+            }
+            self.counts.reattached += 1;
+            self.order(AttachJob::Attach {
+                generation,
+                bulk: false,
+            });
+        }
+    }
+
     /// Gives a slot back; its drops belong to nobody from now on.
     pub(super) fn release(&mut self, slot: u32, now: Instant) {
         let result = self.kernel.set_owner(slot, OWNER_NONE);

@@ -64,8 +64,9 @@ use crate::{
 /// How often lingering totals, orphans and refused attachments are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// How often everything is compared with a fresh list of interfaces, whatever the events said.
-const RESYNCHRONISE: Duration = Duration::from_mins(1);
+/// How often everything is compared with a fresh list of interfaces, and with what is attached, whatever the events
+/// said.
+const RESYNCHRONISE: Duration = Duration::from_secs(30);
 
 /// Room in the channels between the tracker and its threads: more jobs than a host starts containers at once.
 const CHANNEL: usize = 1024;
@@ -243,7 +244,10 @@ impl Tracker {
                 Some(update) = self.docker_updates.recv() => self.on_docker(update)?,
                 Some(command) = self.commands.recv() => self.on_command(command),
                 _tick = housekeeping.tick() => self.keep_house(Instant::now()),
-                _tick = resynchronise.tick() => self.resynchronise(false)?,
+                _tick = resynchronise.tick() => {
+                    self.resynchronise(false)?;
+                    self.mend();
+                }
             }
         }
     }

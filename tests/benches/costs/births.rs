@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use xtask::host::{CgroupWorld, Host};
 
-use crate::quantile;
+use crate::percentile;
 
 /// How many interfaces are born, one after the other.
 const BIRTHS: usize = 50;
@@ -55,8 +55,8 @@ pub(crate) fn run() -> Result<()> {
         }
         dtm.stop()?;
         let (half, most) = (
-            quantile(&mut milliseconds, 0.5),
-            quantile(&mut milliseconds, 0.99),
+            percentile(&mut milliseconds, 50),
+            percentile(&mut milliseconds, 99),
         );
         println!("  {mode}: {half:.2} / {most:.2}");
     }

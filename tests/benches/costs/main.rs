@@ -19,12 +19,12 @@ fn main() -> Result<()> {
 /// Minimum, median and maximum of some measurements, for a table.
 fn spread(values: &mut [f64]) -> String {
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    format!("{:.1} / {:.1} / {:.1}", at(0.0), at(0.5), at(1.0))
+    let last = values.len() - 1;
+    format!("{:.1} / {:.1} / {:.1}", values[0], values[last / 2], values[last])
 }
 
-/// The value below which `share` of the sorted `values` are.
-fn quantile(values: &mut [f64], share: f64) -> f64 {
+/// The value that `percent` of the values do not exceed.
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[((values.len() - 1) as f64 * share).ceil() as usize]
+    values[((values.len() * percent).div_ceil(100)).saturating_sub(1)]
 }

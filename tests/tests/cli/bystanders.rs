@@ -1,6 +1,6 @@
 //! Other tools' qdiscs and filters stay as they are, and dtm counts beside them.
 
-use std::{net::UdpSocket, sync::MutexGuard};
+use std::{net::UdpSocket, sync::MutexGuard, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use dtm_tests::daemon::{Dtm, binary};
@@ -189,4 +189,22 @@ fn beside_an_ingress_qdisc_it_counts_by_tcx() -> Result<()> {
     assert!(dtm.log().contains(&scene.host_end), "{}", dtm.log());
     assert_eq!(scene.furniture()?, before);
     dtm.stop()
+}
+
+#[test]
+fn a_qdisc_that_somebody_took_away_is_mended() -> Result<()> {
+    let scene = Neighbourhood::new()?;
+    let dtm = Dtm::start(scene.engine.host(), &["--attach-mode", "clsact"])?;
+    scene.counts_exactly(&dtm)?;
+    let furniture = scene.furniture()?;
+    scene.tc(&["qdisc", "del", "dev", &scene.host_end, "clsact"])?;
+    // dtm looks every half minute.
+    eventually(Duration::from_mins(1), "the programs are back", || {
+        let attached = interfaces(&dtm, "named", "clsact")? == 1 && scene.furniture()? == furniture;
+        Ok((attached && dtm.samples()?.get("dtm_reattached_total", &[])? == 1).then_some(()))
+    })?;
+    scene.counts_exactly(&dtm)?;
+    dtm.stop()?;
+    assert_eq!(attached::to_interfaces(scene.engine.host())?, []);
+    Ok(())
 }
