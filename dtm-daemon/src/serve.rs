@@ -48,6 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .context("load the kernel side")??;
     forward_diagnostics(&mut kernel, &cancel, &mut tasks);
+    give_back_memory();
 
     let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
     let settings = Settings {
@@ -128,6 +129,17 @@ fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Gives back what loading has freed: the kernel's type information takes more memory for a moment than dtm does ever
+/// after, and the allocator would keep it.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "an allocator's own call")]
+    // SAFETY: no requirements; it only returns free pages.
+    let released = unsafe { libc::malloc_trim(0) };
+    #[cfg(target_env = "gnu")]
+    tracing::debug!(released, "gave free memory back");
 }
 
 /// Passes the kernel side's rare diagnostics on to the log.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::drops::OWNER_NONE;
+use dtm_common::drops::{OWNER_NONE, OWNER_PENDING};
 
 use super::{
     Tracker,
@@ -377,6 +377,8 @@ impl Tracker {
                 self.order(AttachJob::Detach(attachment));
             }
             self.foreign.extend(link.master.map(|master| (ifindex, master)));
+            let drops = self.fold_drops(&[OWNER_PENDING | slot]);
+            self.forget_drops(&drops, true);
             self.release(slot, now);
         }
     }

@@ -1,12 +1,12 @@
 //! One pass over the maps, made into what a scrape shows.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Instant,
 };
 
-use dtm_common::drops::{DropKey, DropTally};
+use dtm_common::drops::{DropKey, DropTally, OWNER_PENDING};
 
 use super::{
     ContainerSnapshot, DropSnapshot, InterfaceSnapshot, Snapshot, Status, Tracker, Traffic,
@@ -154,6 +154,7 @@ impl Tracker {
             Vec::new()
         });
         read.entries = entries.len() as u64;
+        let waiting = self.owners_without_name();
         for (
             DropKey {
                 owner,
@@ -166,13 +167,12 @@ impl Tracker {
             let name = self.kernel.reasons.name(reason);
             *read.all.entry(Arc::clone(&name)).or_default() += tally.packets;
             // An interface that is still waiting for its name is nobody's yet, and not unattributed either.
-            let waits = self.waits_for_name(owner);
             match owners.get(&owner) {
                 Some(number) => {
                     let drops = read.by_container.entry(*number).or_default();
                     add(drops.entry((direction, reason)).or_default(), tally);
                 }
-                None if waits => {}
+                None if waiting.contains(&owner) => {}
                 None => *read.unattributed.entry(name).or_default() += tally.packets,
             }
         }
@@ -189,15 +189,18 @@ impl Tracker {
         read
     }
 
-    fn waits_for_name(&self, owner: u32) -> bool {
-        let pending = |interface: &super::Interface| {
-            matches!(interface.role, Role::Pending { .. }) && interface.pending_owner() == owner
-        };
-        self.interfaces.values().any(pending)
-            || self
-                .orphans
-                .iter()
-                .any(|orphan| orphan.slot | dtm_common::drops::OWNER_PENDING == owner)
+    /// Owners of drops at interfaces that wait for their name.
+    fn owners_without_name(&self) -> HashSet<u32> {
+        let pending = self
+            .interfaces
+            .values()
+            .filter_map(|interface| match interface.role {
+                Role::Pending { .. } => Some(interface.pending_owner()),
+                Role::Container(_) | Role::Bridge { .. } => None,
+            });
+        pending
+            .chain(self.orphans.iter().map(|orphan| OWNER_PENDING | orphan.slot))
+            .collect()
     }
 
     fn status(
