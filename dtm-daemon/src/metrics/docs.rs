@@ -29,6 +29,28 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
   part of a container's.
 ";
 
+const APPENDIX: &str = r"
+## What counts as a drop
+
+Drops are what the kernel frees with `kfree_skb`, under the name it gives the reason (`enum skb_drop_reason`, lower case,
+without its prefix; the list differs between kernels). A packet that belongs to several segments counts as all of them.
+Left out is what the kernel frees in the same way without having lost it:
+
+- the reasons `consumed`, `not_dropped_yet`, `queue_purge`, `socket_close` and `packet_sock_error` (a sniffer's copy), and
+  buffers of local sockets, which have no protocol;
+- `not_specified` without a device: a socket that is cleaned up after what it delivered;
+- `not_specified` inside `tcp_v4_rcv` and `tcp_v6_rcv` (what a connection in TIME_WAIT answers, such as the last FIN of a
+  clean end), `icmpv6_rcv` (handled messages) and `ip6_mc_input` (multicast to somebody who has not joined the group). Where
+  `/proc/kallsyms` hides the addresses these are counted, and the log says so.
+
+Counted, though nobody misses them, are among others `otherhost`, `ipv6disabled` and `unhandled_proto`, and `no_socket` for
+the copies of ping's answers.
+
+Whose drop it is: the container's at whose host end, or in whose namespace, the packet was; else the one's that has the
+source address (`transmit`); else the one's that has the destination address (`receive`). An address that two containers
+have stands for neither. `direction` is `unknown` where the packet has no addresses to tell it by.
+";
+
 fn markdown() -> String {
     let mut text = INTRODUCTION.to_owned();
     for section in SECTIONS {
@@ -58,6 +80,7 @@ fn markdown() -> String {
             .unwrap();
         }
     }
+    text.push_str(APPENDIX);
     text
 }
 
