@@ -43,7 +43,12 @@ pub(super) const TEST: &[Program] = &[
 
 /// The packages of those of `programs` that are not here.
 pub(super) fn missing(programs: &[Program]) -> Vec<Package> {
-    let absent = programs.iter().filter(|(program, _)| find(program).is_none());
+    // The current engine's programs have the same names; they are no substitute for Debian's, which the tests start too.
+    let of_go = xtask::host::go_programs();
+    let is_debians = |file: &PathBuf| file.parent() != of_go.as_deref();
+    let absent = programs
+        .iter()
+        .filter(|(program, _)| find_where(program, is_debians).is_none());
     let mut packages: Vec<Package> = absent.map(|&(brings, name)| Package { name, brings }).collect();
     let is_for_tests = programs.iter().any(|&(program, _)| program == "python3");
     if is_for_tests && !python_makes_environments() {
@@ -57,11 +62,16 @@ pub(super) fn missing(programs: &[Program]) -> Vec<Package> {
 
 /// The program `name`: on `PATH`, or where daemons are and a user's `PATH` does not look.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
+    find_where(name, |_file| true)
+}
+
+fn find_where(name: &str, is_wanted: impl Fn(&PathBuf) -> bool) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
         .chain(usual)
         .map(|directory| directory.join(name))
+        .filter(is_wanted)
         .find(|file| {
             let metadata = file.metadata();
             metadata.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
