@@ -67,6 +67,65 @@ fn a_short_life_is_whole_and_named_on_the_old_engine() -> Result<()> {
     a_short_life_is_whole_and_named(EngineKind::Old, "auto")
 }
 
+/// Lanes of containers that are born and end beside each other, and how many each has.
+const LANES: usize = 5;
+const LIVES: usize = 5;
+
+/// Many at once: the engine and the attacher both wait for the kernel's one lock over links.
+#[test]
+fn short_lives_side_by_side_are_all_whole_and_named() -> Result<()> {
+    let scene = Scene::watched(EngineKind::newest()?, "auto")?;
+    scene.run("receiver", FRONT, &["traffic", "udp-receive", "5002"])?;
+    let to = format!("{}:5002", scene.address("receiver", FRONT, false)?);
+    scene.wait_named(&scene.endpoint("receiver", FRONT)?)?;
+    let before = scene.samples()?.get(NETWORK_BYTES, &[("network", FRONT)])?;
+    let (count, size) = (DATAGRAMS.to_string(), PAYLOAD.to_string());
+    let live = |name: &str| {
+        let send = ["traffic", "udp-send", &to, &count, &size];
+        let run = ["run", "--rm", "--name", name, "--network", FRONT, IMAGE];
+        scene.engine.docker(run.iter().chain(&send)).map(drop)
+    };
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| {
+                let live = &live;
+                scope.spawn(move || (0..LIVES).try_for_each(|number| live(&format!("short{lane}-{number}"))))
+            })
+            .collect();
+        lanes.into_iter().try_for_each(|lane| {
+            lane.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })?;
+    let mut sum = 0;
+    for lane in 0..LANES {
+        for number in 0..LIVES {
+            let name = format!("short{lane}-{number}");
+            let labels = [("name", name.as_str()), ("network", FRONT), ("interface", "eth0")];
+            let (packets, bytes) = eventually(PATIENCE, &format!("{name} is named"), || {
+                let samples = scene.samples()?;
+                Ok(samples.find(PACKETS, &labels)?.zip(samples.find(BYTES, &labels)?))
+            })?;
+            let asked = packets.checked_sub(DATAGRAMS);
+            let asked = asked.unwrap_or_else(|| panic!("{name}: {packets} packets of {DATAGRAMS}"));
+            assert!(
+                (1..=4).contains(&asked),
+                "{name}: {asked} packets beside the datagrams"
+            );
+            assert_eq!(bytes, DATAGRAMS * (PAYLOAD + HEADERS) + asked * ARP, "{name}");
+            sum += bytes;
+        }
+    }
+    let samples = scene.samples()?;
+    let grown = samples.get(NETWORK_BYTES, &[("network", FRONT)])? - before;
+    assert!(
+        grown >= sum,
+        "the network's sum grew by {grown}, its containers' by {sum}"
+    );
+    assert_eq!(samples.sum("dtm_unattributed_transmit_bytes_total", &[]), 0);
+    Ok(())
+}
+
 /// What runs before dtm comes is taken in, with clsact, and starts at 0; what is born later gets TCX.
 #[test]
 fn what_runs_already_is_taken_in() -> Result<()> {
