@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use xtask::host::run;
 
 /// The files that make a folder one in which dashboards can be checked.
 const FILES: [&str; 5] = [
@@ -100,16 +101,4 @@ impl GrafanaTypes {
         }
         Ok(errors)
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?} ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(())
 }

@@ -7,7 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use xtask::host::run;
 
 /// The version of the Python package `prometheus-client`, whose OpenMetrics parser is the strict one.
 const PARSER_VERSION: &str = "0.26.0";
@@ -50,18 +51,6 @@ impl OpenMetricsParser {
             sys.exit(0 if samples else 'no sample')\n";
         said_about(Command::new(&self.python).args(["-c", program]), text)
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?} ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(())
 }
 
 /// Empty where the command has nothing to say about `text` and ends well.
