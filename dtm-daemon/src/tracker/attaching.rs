@@ -20,11 +20,16 @@ pub(crate) struct Generation {
 pub(crate) enum AttachJob {
     /// Attach to an interface; `bulk` where many are to come.
     Attach { generation: Generation, bulk: bool },
+    /// Attach again where only this is left of an attachment.
+    Mend {
+        generation: Generation,
+        rest: Attachment,
+    },
     /// Take an attachment off.
     Detach(Attachment),
 }
 
-/// How an [`AttachJob::Attach`] went.
+/// How an [`AttachJob::Attach`] or an [`AttachJob::Mend`] went.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) generation: Generation,
@@ -55,7 +60,14 @@ fn run(mut attacher: Attacher, jobs: &mpsc::Receiver<AttachJob>, results: &tokio
         while let Ok(job) = jobs.try_recv() {
             sort(job, &mut births, &mut ends);
         }
-        if let Some((generation, bulk)) = births.pop_front() {
+        if let Some(Birth {
+            generation,
+            bulk,
+            rest,
+        }) = births.pop_front()
+        {
+            // A link that is left would count beside the new one; a filter that is left is replaced in its place.
+            drop(rest);
             let result = attacher.attach(generation.ifindex, bulk || !births.is_empty());
             if let Err(unsent) = results.blocking_send(Attached { generation, result }) {
                 // The tracker is gone: what was just attached goes too.
@@ -70,9 +82,25 @@ fn run(mut attacher: Attacher, jobs: &mpsc::Receiver<AttachJob>, results: &tokio
     }
 }
 
-fn sort(job: AttachJob, births: &mut VecDeque<(Generation, bool)>, ends: &mut VecDeque<Attachment>) {
+/// An interface to attach to, and what is left of an earlier attachment.
+struct Birth {
+    generation: Generation,
+    bulk: bool,
+    rest: Option<Attachment>,
+}
+
+fn sort(job: AttachJob, births: &mut VecDeque<Birth>, ends: &mut VecDeque<Attachment>) {
     match job {
-        AttachJob::Attach { generation, bulk } => births.push_back((generation, bulk)),
+        AttachJob::Attach { generation, bulk } => births.push_back(Birth {
+            generation,
+            bulk,
+            rest: None,
+        }),
+        AttachJob::Mend { generation, rest } => births.push_back(Birth {
+            generation,
+            bulk: false,
+            rest: Some(rest),
+        }),
         AttachJob::Detach(attachment) => ends.push_back(attachment),
     }
 }

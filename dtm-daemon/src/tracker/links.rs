@@ -37,10 +37,7 @@ impl Tracker {
             }
             return;
         }
-        let bridge = link
-            .master
-            .and_then(|master| self.bridges.get(&master))
-            .map(|bridge| Arc::clone(&bridge.name));
+        let bridge = self.bridge_of(&link);
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
             // A port leaves its bridge before it goes: the bridge it was on is what names its network.
             interface.bridge = bridge.or(interface.bridge.take());
@@ -69,7 +66,7 @@ impl Tracker {
         self.bridges.remove(&ifindex);
         self.foreign.remove(&ifindex);
         if let Some(interface) = self.interfaces.remove(&ifindex) {
-            self.retire(interface, true);
+            self.retire(interface);
         }
         // The other end of a pair has left for the container's namespace: only now the host end can say which.
         let left_behind = |interface: &&Interface| {
@@ -89,6 +86,12 @@ impl Tracker {
                 }
             }
         }
+    }
+
+    /// Name of the bridge an interface is a port of at this moment.
+    fn bridge_of(&self, link: &Link) -> Option<Arc<str>> {
+        let bridge = self.bridges.get(&link.master?)?;
+        Some(Arc::clone(&bridge.name))
     }
 
     /// Gives an interface a slot and orders its attachment.
@@ -112,10 +115,7 @@ impl Tracker {
             ifindex,
             number: self.last_generation,
         };
-        let bridge = link
-            .master
-            .and_then(|master| self.bridges.get(&master))
-            .map(|bridge| Arc::clone(&bridge.name));
+        let bridge = self.bridge_of(&link);
         let attachment = AttachmentState::Attaching;
         let interface = Interface {
             link,
@@ -178,9 +178,8 @@ impl Tracker {
         self.note_readiness();
     }
 
-    /// Ends an interface's life: its last totals go where they belong. `device_gone`: the kernel has taken its filters
-    /// along.
-    fn retire(&mut self, interface: Interface, device_gone: bool) {
+    /// Ends the life of an interface that is gone: its last totals go where they belong.
+    fn retire(&mut self, interface: Interface) {
         let now = Instant::now();
         let traffic = self.kernel.counters.read(interface.slot);
         let result = self.kernel.leave(interface.key());
@@ -194,10 +193,9 @@ impl Tracker {
             role,
             since: _,
         } = interface;
-        match attachment {
-            AttachmentState::Attached(Attachment::Clsact { .. }) if device_gone => {}
-            AttachmentState::Attached(attachment) => self.order(AttachJob::Detach(attachment)),
-            AttachmentState::Attaching | AttachmentState::Failed => {}
+        // Filters went with the interface; links did too, but their descriptors are still open.
+        if let AttachmentState::Attached(attachment @ Attachment::Tcx { .. }) = attachment {
+            self.order(AttachJob::Detach(attachment));
         }
         match role {
             Role::Bridge { network } => {
@@ -255,16 +253,11 @@ impl Tracker {
                 "somebody has taken a program off, attaching again"
             );
             let generation = interface.generation;
-            let rest = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
-            // The thread does births first, so the half that is left must not be taken off as one of an end.
-            if let AttachmentState::Attached(Attachment::Tcx { .. }) = rest {
-                drop(rest);
+            let state = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
+            if let AttachmentState::Attached(rest) = state {
+                self.counts.reattached += 1;
+                self.order(AttachJob::Mend { generation, rest });
             }
-            self.counts.reattached += 1;
-            self.order(AttachJob::Attach {
-                generation,
-                bulk: false,
-            });
         }
     }
 
@@ -362,17 +355,14 @@ impl Tracker {
                 bridge = interface.bridge.as_deref(),
                 "not on a network of Docker's, left alone"
             );
+            let result = self.kernel.leave(interface.key());
+            self.check_map("index", result);
             let Interface {
                 link,
                 slot,
                 attachment,
                 ..
             } = interface;
-            let result = self.kernel.leave(dtm_common::index::InterfaceKey {
-                netns: super::interfaces::OWN_NETNS,
-                ifindex,
-            });
-            self.check_map("index", result);
             if let AttachmentState::Attached(attachment) = attachment {
                 self.order(AttachJob::Detach(attachment));
             }
