@@ -3,3 +3,4 @@
 pub mod daemon;
 pub mod dashboards;
 pub mod packets;
+pub mod scene;

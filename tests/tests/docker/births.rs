@@ -3,7 +3,7 @@
 use anyhow::Result;
 use xtask::host::{EngineKind, EngineOptions, eventually};
 
-use crate::scene::{FRONT, IMAGE, PATIENCE, Scene};
+use dtm_tests::scene::{FRONT, IMAGE, PATIENCE, Scene};
 
 const PACKETS: &str = "dtm_container_network_transmit_packets_total";
 const BYTES: &str = "dtm_container_network_transmit_bytes_total";

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use xtask::host::{EngineKind, eventually};
 
-use crate::scene::{FRONT, PATIENCE, SILENT, Scene};
+use dtm_tests::scene::{FRONT, PATIENCE, SILENT, Scene};
 
 const DROPPED: &str = "dtm_container_network_dropped_packets_total";
 

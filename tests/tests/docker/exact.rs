@@ -3,7 +3,7 @@
 use anyhow::Result;
 use xtask::host::EngineKind;
 
-use crate::scene::{BACK, Endpoint, FRONT, Scene, growth};
+use dtm_tests::scene::{BACK, Endpoint, FRONT, Scene, growth};
 
 /// Traffic of every kind between two containers that share two networks: TCP in bulk, UDP, ping, IPv4 and IPv6.
 fn talk(scene: &Scene) -> Result<()> {

@@ -5,6 +5,5 @@ mod births;
 mod drops;
 mod exact;
 mod restarts;
-mod scene;
 mod series;
 mod wire;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use xtask::host::{EngineKind, EngineOptions, eventually};
 
-use crate::scene::{FRONT, PATIENCE, Scene, growth};
+use dtm_tests::scene::{FRONT, PATIENCE, Scene, growth};
 
 /// Waits until dtm says that Docker answers, or that it does not.
 fn wait_docker(scene: &Scene, up: u64) -> Result<()> {

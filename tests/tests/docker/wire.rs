@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use dtm_tests::daemon::Samples;
 use xtask::host::EngineKind;
 
-use crate::scene::{Endpoint, SILENT, Scene};
+use dtm_tests::scene::{Endpoint, SILENT, Scene};
 
 const PACKETS: &str = "dtm_container_network_transmit_packets_total";
 const WIRE_BYTES: &str = "dtm_container_network_transmit_wire_bytes_total";

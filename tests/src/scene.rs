@@ -6,19 +6,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use dtm_tests::daemon::{Dtm, Samples, binary};
 use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, LinkStatistics, eventually};
 
+use crate::daemon::{Dtm, Samples, binary};
+
 /// A network with IPv4 only.
-pub(crate) const FRONT: &str = "front";
+pub const FRONT: &str = "front";
 /// A network with IPv4 and IPv6.
-pub(crate) const BACK: &str = "back";
+pub const BACK: &str = "back";
 /// A network on which nobody speaks unasked, see [`Scene::make_silent_network`].
-pub(crate) const SILENT: &str = "silent";
+pub const SILENT: &str = "silent";
 /// The image of all containers: busybox and the tests' own `traffic`.
-pub(crate) const IMAGE: &str = "dtm-test";
+pub const IMAGE: &str = "dtm-test";
 /// How long anything may take that is not timed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Two engines at a time would be in each other's way: attaching waits for the whole machine, and `kfree_skb` sees all
 /// of it.
@@ -26,30 +27,33 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Everything, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Scene {
+pub struct Scene {
     // In the order in which they have to end.
     dtm: Option<Dtm>,
-    pub(crate) engine: Engine,
+    /// The engine; its host is the network dtm watches.
+    pub engine: Engine,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// A running container on one network, and what the kernel counts at the host end of its interface.
 #[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) container: String,
-    pub(crate) network: String,
+pub struct Endpoint {
+    /// The container's name.
+    pub container: String,
+    /// The network's name.
+    pub network: String,
     /// Its name inside the container.
-    pub(crate) interface: String,
+    pub interface: String,
     /// Index of the host end.
-    pub(crate) host_end: u32,
+    pub host_end: u32,
 }
 
 /// What one side says an interface moved: bytes (received, transmitted) as the container sees it.
-pub(crate) type Moved = (u64, u64);
+pub type Moved = (u64, u64);
 
 impl Scene {
     /// An engine with its networks and image; dtm is not running yet.
-    pub(crate) fn new(options: EngineOptions) -> Result<Self> {
+    pub fn new(options: EngineOptions) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine::start(Host::new(CgroupWorld::V2)?, options)?;
         let traffic = binary("traffic")?;
@@ -65,37 +69,42 @@ impl Scene {
     }
 
     /// As [`Scene::new`] on this engine, with dtm running in this attach mode before any container.
-    pub(crate) fn watched(kind: EngineKind, attach_mode: &str) -> Result<Self> {
+    pub fn watched(kind: EngineKind, attach_mode: &str) -> Result<Self> {
         let mut scene = Self::new(EngineOptions::new(kind))?;
         scene.start_dtm(&["--attach-mode", attach_mode])?;
         Ok(scene)
     }
 
-    pub(crate) fn start_dtm(&mut self, arguments: &[&str]) -> Result<()> {
+    /// Starts dtm with `arguments` and waits until it is ready.
+    pub fn start_dtm(&mut self, arguments: &[&str]) -> Result<()> {
         self.dtm = Some(Dtm::start(self.host(), arguments)?);
         Ok(())
     }
 
-    pub(crate) fn stop_dtm(&mut self) -> Result<()> {
+    /// Stops dtm as an operator would.
+    pub fn stop_dtm(&mut self) -> Result<()> {
         self.dtm.take().context("dtm is running")?.stop()
     }
 
-    pub(crate) fn host(&self) -> &Host {
+    /// The host of engine and dtm.
+    pub fn host(&self) -> &Host {
         self.engine.host()
     }
 
-    pub(crate) fn dtm(&self) -> Result<&Dtm> {
+    /// The running dtm.
+    pub fn dtm(&self) -> Result<&Dtm> {
         self.dtm.as_ref().context("dtm is running")
     }
 
-    pub(crate) fn samples(&self) -> Result<Samples> {
+    /// What dtm shows now.
+    pub fn samples(&self) -> Result<Samples> {
         self.dtm()?.samples()
     }
 
     /// Makes a network that carries nothing but what the containers on it send: no router solicitations or multicast
     /// reports of the host's IPv6, no IGMP reports of the bridge for the group of all snoopers, and no announcements
     /// of a new container's address by the engine.
-    pub(crate) fn make_silent_network(&self) -> Result<()> {
+    pub fn make_silent_network(&self) -> Result<()> {
         let settings = [
             "net.ipv6.conf.all.disable_ipv6=1",
             "net.ipv6.conf.default.disable_ipv6=1",
@@ -110,7 +119,7 @@ impl Scene {
     }
 
     /// Starts a container that runs `command`.
-    pub(crate) fn run(&self, name: &str, network: &str, command: &[&str]) -> Result<()> {
+    pub fn run(&self, name: &str, network: &str, command: &[&str]) -> Result<()> {
         let arguments = [
             "run",
             "--detach",
@@ -126,12 +135,12 @@ impl Scene {
     }
 
     /// Runs a command in a running container and returns what it prints.
-    pub(crate) fn exec(&self, container: &str, command: &[&str]) -> Result<String> {
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<String> {
         self.engine.docker(["exec", container].iter().chain(command))
     }
 
     /// A container's address on a network.
-    pub(crate) fn address(&self, container: &str, network: &str, ipv6: bool) -> Result<String> {
+    pub fn address(&self, container: &str, network: &str, ipv6: bool) -> Result<String> {
         let field = if ipv6 { "GlobalIPv6Address" } else { "IPAddress" };
         let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").{field}}}}}");
         let address = self.engine.docker(["inspect", "--format", &format, container])?;
@@ -143,7 +152,7 @@ impl Scene {
     }
 
     /// A container's place on a network.
-    pub(crate) fn endpoint(&self, container: &str, network: &str) -> Result<Endpoint> {
+    pub fn endpoint(&self, container: &str, network: &str) -> Result<Endpoint> {
         let link = self.engine.container_link(container, network)?;
         Ok(Endpoint {
             container: container.to_owned(),
@@ -154,7 +163,7 @@ impl Scene {
     }
 
     /// Waits until dtm shows the endpoint under its name.
-    pub(crate) fn wait_named(&self, endpoint: &Endpoint) -> Result<()> {
+    pub fn wait_named(&self, endpoint: &Endpoint) -> Result<()> {
         eventually(PATIENCE, &format!("{endpoint:?} is named"), || {
             let name = "dtm_container_network_receive_bytes_total";
             Ok(self.samples()?.find(name, &endpoint.labels())?.map(drop))
@@ -162,7 +171,7 @@ impl Scene {
     }
 
     /// What the kernel has counted at the host end, as the container sees it.
-    pub(crate) fn kernel(&self, endpoint: &Endpoint) -> Result<Moved> {
+    pub fn kernel(&self, endpoint: &Endpoint) -> Result<Moved> {
         let LinkStatistics {
             rx_bytes, tx_bytes, ..
         } = self.host().link_statistics(endpoint.host_end)?;
@@ -171,7 +180,7 @@ impl Scene {
     }
 
     /// What dtm has counted.
-    pub(crate) fn counted(&self, endpoint: &Endpoint) -> Result<Moved> {
+    pub fn counted(&self, endpoint: &Endpoint) -> Result<Moved> {
         let samples = self.samples()?;
         Ok((
             samples.get("dtm_container_network_receive_bytes_total", &endpoint.labels())?,
@@ -180,7 +189,7 @@ impl Scene {
     }
 
     /// Kernel's and dtm's counts of the same moment: read again while anything still moves between the two.
-    pub(crate) fn both(&self, endpoint: &Endpoint) -> Result<(Moved, Moved)> {
+    pub fn both(&self, endpoint: &Endpoint) -> Result<(Moved, Moved)> {
         eventually(PATIENCE, "the traffic pauses", || {
             let before = self.kernel(endpoint)?;
             let counted = self.counted(endpoint)?;
@@ -191,7 +200,7 @@ impl Scene {
 
 impl Endpoint {
     /// The labels of its series.
-    pub(crate) fn labels(&self) -> [(&str, &str); 3] {
+    pub fn labels(&self) -> [(&str, &str); 3] {
         [
             ("name", &self.container),
             ("network", &self.network),
@@ -201,6 +210,6 @@ impl Endpoint {
 }
 
 /// How much both directions grew.
-pub(crate) fn growth(before: Moved, after: Moved) -> Moved {
+pub fn growth(before: Moved, after: Moved) -> Moved {
     (after.0 - before.0, after.1 - before.1)
 }
