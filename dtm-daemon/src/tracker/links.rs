@@ -221,46 +221,6 @@ impl Tracker {
         }
     }
 
-    /// Attaches again where somebody has taken a program off. What passed meanwhile was not counted.
-    pub(super) fn mend(&mut self) {
-        let mut missing = Vec::new();
-        let Self {
-            interfaces, requests, ..
-        } = self;
-        for interface in interfaces.values() {
-            let AttachmentState::Attached(attachment) = &interface.attachment else {
-                continue;
-            };
-            match attachment.is_attached(requests) {
-                Ok(true) => {}
-                Ok(false) => missing.push(interface.link.ifindex),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(
-                        interface = &*interface.link.name,
-                        error,
-                        "cannot look at what is attached"
-                    );
-                }
-            }
-        }
-        for ifindex in missing {
-            let Some(interface) = self.interfaces.get_mut(&ifindex) else {
-                continue;
-            };
-            tracing::warn!(
-                interface = &*interface.link.name,
-                "somebody has taken a program off, attaching again"
-            );
-            let generation = interface.generation;
-            let state = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
-            if let AttachmentState::Attached(rest) = state {
-                self.counts.reattached += 1;
-                self.order(AttachJob::Mend { generation, rest });
-            }
-        }
-    }
-
     /// Gives a slot back; its drops belong to nobody from now on.
     pub(super) fn release(&mut self, slot: u32, now: Instant) {
         let result = self.kernel.set_owner(slot, OWNER_NONE);
@@ -373,7 +333,7 @@ impl Tracker {
         }
     }
 
-    fn order(&self, job: AttachJob) {
+    pub(super) fn order(&self, job: AttachJob) {
         // The thread lives as long as this sender does.
         drop(self.attach_jobs.send(job));
     }

@@ -11,6 +11,7 @@ mod drops;
 mod handle;
 mod interfaces;
 mod links;
+mod mending;
 mod names;
 mod naming;
 mod networks;
