@@ -9,5 +9,6 @@ pub mod docker;
 pub mod metrics;
 pub mod net;
 pub mod serve;
+pub mod single;
 pub mod tracker;
 pub mod web;

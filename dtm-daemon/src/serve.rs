@@ -16,6 +16,7 @@ use crate::{
     bpf::{Kernel, Limits, tcx_is_supported},
     config::{AttachMode, Config},
     docker,
+    single::Single,
     tracker::{Settings, Tracker},
     web,
 };
@@ -37,6 +38,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     watch_signals(&cancel, &mut tasks)?;
     docker::preflight(&config.docker_host)?;
+    // Held until everything is taken off again.
+    let single = tokio::select! {
+        single = Single::claim(&config.procfs) => single?,
+        () = cancel.cancelled() => return wait(tasks, cancel).await,
+    };
     // Addresses next: that one is in use should not cost an attach to every container.
     let listeners = web::bind(&config).await?;
     refuse_what_cannot_work(&config)?;
@@ -65,7 +71,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     tasks.spawn(tracker.run(cancel.clone()));
     tasks.spawn(web::serve(listeners, handle, config, cancel.clone()));
-    wait(tasks, cancel).await
+    let result = wait(tasks, cancel).await;
+    drop(single);
+    result
 }
 
 /// Waits for the tasks. The first that ends, ends the others; the first error is the daemon's.

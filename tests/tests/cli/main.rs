@@ -8,5 +8,6 @@ mod attached;
 mod bystanders;
 mod lonely;
 mod refusals;
+mod rivals;
 mod scene;
 mod usage;
