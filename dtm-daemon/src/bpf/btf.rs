@@ -3,10 +3,11 @@
 //! Rust eBPF objects carry no CO-RE relocations, so the offsets are looked up here and handed to the programs as
 //! constants before they load.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io, os::fd::AsRawFd as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
+use rustix::fs::MemfdFlags;
 
 /// Reasons with which the kernel frees packets that were not lost. By name: the numbers differ between kernels.
 ///
@@ -57,7 +58,7 @@ const FIELDS: [(&str, &str, &[&str]); 11] = [
 impl KernelTypes {
     /// Reads the type information at `path`, `/sys/kernel/btf/vmlinux` on a normal host.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let btf = Btf::from_file_with_backend(path, Backend::Mmap)
+        let btf = open(path)
             .with_context(|| format!("read the kernel's type information from {}", path.display()))?;
         let offsets = FIELDS
             .iter()
@@ -68,6 +69,20 @@ impl KernelTypes {
             reasons: DropReasons::read(&btf)?,
         })
     }
+}
+
+/// Opens type information so that only what is asked for is parsed: in full it would be 40 MB of the daemon's memory.
+fn open(path: &Path) -> anyhow::Result<Btf> {
+    if let Ok(btf) = Btf::from_file_with_backend(path, Backend::Mmap) {
+        return Ok(btf);
+    }
+    // Before 6.16 the kernel's own file can be read but not mapped (ENODEV); a copy in memory can. It goes with the last
+    // use of the mapping.
+    let copy = rustix::fs::memfd_create("dtm-btf", MemfdFlags::CLOEXEC).context("make a file in memory")?;
+    let mut copy = File::from(copy);
+    io::copy(&mut File::open(path)?, &mut copy)?;
+    let mapped = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Ok(Btf::from_file_with_backend(mapped, Backend::Mmap)?)
 }
 
 /// The offset of the field at `path` of `structure`, in bytes.
