@@ -66,6 +66,27 @@ impl Image {
         Ok(self)
     }
 
+    /// Adds a file that can be run, such as a script.
+    pub fn with_executable(mut self, path: &str, contents: &[u8]) -> Result<Self> {
+        self.file(path, contents, 0o755)?;
+        Ok(self)
+    }
+
+    /// Adds an empty directory.
+    pub fn with_directory(mut self, path: &str) -> Result<Self> {
+        self.directory(path)?;
+        Ok(self)
+    }
+
+    /// Makes it a directory of files, for those who are no engine.
+    pub fn unpack(self, directory: &Path) -> Result<()> {
+        let archive = self.archive.into_inner().context("finish the image")?;
+        let mut archive = tar::Archive::new(archive.as_slice());
+        archive
+            .unpack(directory)
+            .with_context(|| format!("unpack an image into {}", directory.display()))
+    }
+
     /// Gives it to `engine` as `name`, with a shell as its command.
     pub fn import(self, engine: &Engine, name: &str) -> Result<()> {
         let archive = self.archive.into_inner().context("finish the image")?;

@@ -6,6 +6,7 @@ mod apt;
 mod cargo;
 mod engine;
 mod kernel_side;
+mod kernels;
 mod programs;
 
 use anyhow::{Result, bail};
@@ -70,6 +71,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     }
     if tests {
         attempt(engine::ensure());
+        attempt(kernels::ensure());
     }
     if lacking.is_empty() {
         return Ok(());

@@ -39,6 +39,8 @@ pub(super) const TEST: &[Program] = &[
     ("jq", "jq"),
     ("npm", "npm"),
     ("python3", "python3"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("strip", "binutils"),
 ];
 
 /// The packages of those of `programs` that are not here.

@@ -51,13 +51,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(if needs_root { Need::Test } else { Need::Build })?;
     build(&suites)?;
 
+    let packets = if suites.iter().any(|suite| suite.name() == "kernels") {
+        Some(suite::program("packets")?)
+    } else {
+        None
+    };
+
     let mut total = Tally::default();
     let mut lines = Vec::new();
     for turn in 1..=options.times {
         for suite in &suites {
             let start = Instant::now();
             let mut tally = Tally::default();
-            for command in suite.commands(&runner, &options.arguments) {
+            for mut command in suite.commands(&runner, &options.arguments) {
+                // What the suite `kernels` runs on other kernels.
+                command.envs(packets.iter().map(|program| ("DTM_PACKETS", program)));
                 tally += run_and_count(command)?;
             }
             let turn = if options.times > 1 {

@@ -1,6 +1,10 @@
 //! Which suites there are, and how each is run.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -78,6 +82,27 @@ fn test() -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace"]);
     command
+}
+
+/// The program of the test target `name`, compiled.
+pub(super) fn program(name: &str) -> Result<PathBuf> {
+    let mut command = Suite::Integration(name.to_owned()).targets();
+    command.args(["--no-run", "--quiet", "--message-format=json"]);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo test")?;
+    if !output.status.success() {
+        bail!("the tests do not compile: {}", output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let program = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_wanted = message["target"]["name"] == json!(name);
+        let executable = message["executable"].as_str().filter(|_| is_wanted)?;
+        Some(PathBuf::from(executable))
+    });
+    program.with_context(|| format!("cargo compiled no program {name}"))
 }
 
 /// All suites: the unit tests, then the test targets in the order of the crates and of their manifests.
