@@ -4,6 +4,4 @@
 mod births;
 mod drops;
 mod exact;
-mod restarts;
-mod series;
 mod wire;
