@@ -90,6 +90,12 @@ pub(super) fn announced(id: ContainerId, attributes: &HashMap<String, String>) -
     }
 }
 
+/// A network as its first event tells of it, on the bridge it has unless the user named another.
+pub(super) fn announced_network(id: &str, attributes: &HashMap<String, String>) -> Option<Network> {
+    let attribute = |name: &str| attributes.get(name).cloned();
+    network(id.to_owned(), attribute("name"), attribute("type"), None)
+}
+
 /// A container's name without the slash Docker keeps before it.
 pub(super) fn without_slash(name: &str) -> Arc<str> {
     name.trim_start_matches('/').into()

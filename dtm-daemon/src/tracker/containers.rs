@@ -8,7 +8,7 @@ use std::{
 
 use dtm_common::drops::DropTally;
 
-use super::Traffic;
+use super::{Traffic, nameless::ORPHAN_PATIENCE};
 use crate::docker::{Container, ContainerId, ContainerState};
 
 /// What a series of a container is known by besides its id: network and interface.
@@ -155,9 +155,13 @@ impl Containers {
         }
     }
 
-    /// Takes out the containers that Docker has removed and whose totals have lingered.
+    /// Takes out the containers that Docker has removed and whose totals have lingered. An interface of theirs may still
+    /// wait for its name, however short the linger.
     pub(crate) fn expire(&mut self, now: Instant, linger: std::time::Duration) -> Vec<Tracked> {
-        let expired = |tracked: &Tracked| tracked.destroyed && !tracked.is_shown(now, linger);
+        let is_over = |ended| now.duration_since(ended) >= ORPHAN_PATIENCE;
+        let expired = |tracked: &Tracked| {
+            tracked.destroyed && !tracked.is_shown(now, linger) && tracked.ended.is_some_and(is_over)
+        };
         self.by_id
             .extract_if(|_id, tracked| expired(tracked))
             .map(|(_id, tracked)| tracked)
@@ -228,8 +232,13 @@ mod tests {
         let (mut containers, start) = (Containers::default(), Instant::now());
         containers.update(container(ContainerState::Running), start);
         containers.listed(Vec::new(), start);
+        assert!(
+            containers.expire(start, LINGER).is_empty(),
+            "an interface of its may still wait for its name"
+        );
+        assert!(ORPHAN_PATIENCE < LINGER);
         assert_eq!(
-            containers.expire(start, LINGER).len(),
+            containers.expire(start + ORPHAN_PATIENCE, LINGER).len(),
             1,
             "nothing of it has to linger"
         );

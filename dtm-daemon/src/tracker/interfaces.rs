@@ -7,7 +7,7 @@ use dtm_common::{
     index::InterfaceKey,
 };
 
-use super::{attaching::Generation, containers::SeriesKey, naming::Identity};
+use super::{Traffic, attaching::Generation, containers::SeriesKey, naming::Identity};
 use crate::{
     bpf::{Attachment, Mode},
     docker::ContainerId,
@@ -28,6 +28,8 @@ pub(crate) struct Interface {
     pub(crate) attachment: AttachmentState,
     pub(crate) role: Role,
     pub(crate) since: Instant,
+    /// What its slot had counted when its traffic began to be somebody else's: that stays with whoever had it.
+    pub(crate) base: Traffic,
 }
 
 /// How far the attachment is.
@@ -50,6 +52,8 @@ pub(crate) enum Role {
         identity: Option<Identity>,
         /// Whether the resolver was asked.
         asked: bool,
+        /// Whether it has waited too long: what it moves is shown as nobody's.
+        given_up: bool,
     },
     /// The host end of a container's interface.
     Container(Named),
@@ -74,6 +78,17 @@ pub(crate) struct Named {
     pub(crate) addresses: Vec<Address>,
 }
 
+impl Role {
+    /// Id of the network in whose sums it is.
+    pub(crate) fn network(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Pending { .. } => None,
+            Self::Container(named) => Some(&named.network.0),
+            Self::Bridge { network } => Some(network),
+        }
+    }
+}
+
 impl Named {
     /// Which of its container's series it counts for.
     pub(crate) fn series_key(&self) -> SeriesKey {
@@ -88,6 +103,11 @@ impl Interface {
             netns: OWN_NETNS,
             ifindex: self.link.ifindex,
         }
+    }
+
+    /// What it moved for whomever it counts for now; `counted` is what its slot says.
+    pub(crate) fn moved(&self, counted: Traffic) -> Traffic {
+        counted - self.base
     }
 
     /// The owner of its drops until it has a name.

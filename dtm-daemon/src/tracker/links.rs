@@ -8,10 +8,10 @@ use std::{
 use dtm_common::drops::{OWNER_NONE, OWNER_PENDING};
 
 use super::{
-    Tracker,
+    Tracker, Traffic,
     attaching::{AttachJob, Attached, Generation},
     interfaces::{AttachmentState, Interface, Role},
-    names::Orphan,
+    nameless::Orphan,
     resolving::ResolveJob,
 };
 use crate::{
@@ -33,6 +33,7 @@ impl Tracker {
                 .map(|network| Arc::clone(&network.id));
             self.bridges.insert(ifindex, link.clone());
             if let Some(network) = network {
+                self.hand_over(ifindex, &network);
                 self.attach(link, Role::Bridge { network }, bulk);
             }
             return;
@@ -54,11 +55,28 @@ impl Tracker {
                 Role::Pending {
                     identity: None,
                     asked: false,
+                    given_up: false,
                 },
                 bulk,
             );
         }
         self.identify(ifindex);
+    }
+
+    /// Lets a bridge count for another network than before: an engine that starts makes its default network anew, on
+    /// the bridge it finds.
+    fn hand_over(&mut self, ifindex: u32, heir: &Arc<str>) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+            return;
+        };
+        if let Role::Bridge { network } = &mut interface.role
+            && network != heir
+        {
+            let former = std::mem::replace(network, Arc::clone(heir));
+            let counted = self.kernel.counters.read(interface.slot);
+            self.networks.add_past(&former, interface.moved(counted), true);
+            interface.base = counted;
+        }
     }
 
     /// Takes in that an interface is gone from this namespace.
@@ -125,6 +143,7 @@ impl Tracker {
             attachment,
             role,
             since: now,
+            base: Traffic::default(),
         };
         let owner = match interface.role {
             Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
@@ -179,9 +198,10 @@ impl Tracker {
     }
 
     /// Ends the life of an interface that is gone: its last totals go where they belong.
-    fn retire(&mut self, interface: Interface) {
+    fn retire(&mut self, mut interface: Interface) {
         let now = Instant::now();
-        let traffic = self.kernel.counters.read(interface.slot);
+        self.settle_given_up(&mut interface);
+        let traffic = interface.moved(self.kernel.counters.read(interface.slot));
         let result = self.kernel.leave(interface.key());
         self.check_map("index", result);
         let Interface {
@@ -192,6 +212,7 @@ impl Tracker {
             attachment,
             role,
             since: _,
+            base: _,
         } = interface;
         // Filters went with the interface; links did too, but their descriptors are still open.
         if let AttachmentState::Attached(attachment @ Attachment::Tcx { .. }) = attachment {
@@ -239,6 +260,7 @@ impl Tracker {
         if let Role::Pending {
             identity: None,
             asked,
+            ..
         } = &mut interface.role
             && !*asked
         {
@@ -260,6 +282,7 @@ impl Tracker {
             if let Role::Pending {
                 identity: None,
                 asked,
+                ..
             } = &mut interface.role
             {
                 *asked = false;
@@ -309,7 +332,8 @@ impl Tracker {
             .interfaces
             .extract_if(|_ifindex, interface| is_foreign(interface))
             .collect();
-        for (ifindex, interface) in foreign {
+        for (ifindex, mut interface) in foreign {
+            self.settle_given_up(&mut interface);
             tracing::info!(
                 interface = &*interface.link.name,
                 bridge = interface.bridge.as_deref(),

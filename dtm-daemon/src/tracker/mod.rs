@@ -12,6 +12,7 @@ mod handle;
 mod interfaces;
 mod links;
 mod mending;
+mod nameless;
 mod names;
 mod naming;
 mod networks;
@@ -44,7 +45,7 @@ use self::{
     containers::Containers,
     handle::Command,
     interfaces::{AttachmentState, Interface},
-    names::Orphan,
+    nameless::Orphan,
     networks::Networks,
     resolving::{ResolveJob, Resolved},
     slots::Slots,
@@ -123,6 +124,8 @@ pub struct Tracker {
 struct Docker {
     /// None until it answered or was found absent.
     up: Option<bool>,
+    /// Since when it has answered, while it does.
+    since: Option<Instant>,
     version: Arc<str>,
 }
 
@@ -306,6 +309,7 @@ impl Tracker {
                 }
                 self.docker = Docker {
                     up: Some(true),
+                    since: self.docker.since.or(Some(now)),
                     version,
                 };
                 self.networks.listed(networks, now);
@@ -329,6 +333,7 @@ impl Tracker {
                     tracing::warn!(reason, "docker does not answer: counting goes on without names");
                 }
                 self.docker.up = Some(false);
+                self.docker.since = None;
             }
         }
         self.name_all();
@@ -353,10 +358,16 @@ impl Tracker {
     fn keep_house(&mut self, now: Instant) {
         self.give_up_orphans(now);
         self.leave_foreign(now);
+        self.give_up_nameless(now);
         for tracked in self.containers.expire(now, self.linger) {
             self.forget(&tracked);
         }
-        self.networks.expire(now, self.linger);
+        let in_use: HashSet<Arc<str>> = self
+            .interfaces
+            .values()
+            .filter_map(|interface| interface.role.network().cloned())
+            .collect();
+        self.networks.expire(now, self.linger, &in_use);
     }
 
     fn note_readiness(&mut self) {

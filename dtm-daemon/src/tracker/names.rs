@@ -1,10 +1,6 @@
 //! Putting the kernel's interfaces and Docker's containers together.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use dtm_common::drops::{Address, OWNER_PENDING};
 
@@ -15,30 +11,7 @@ use super::{
     naming::{self, Identity, UNKNOWN_INTERFACE},
     resolving::Resolved,
 };
-use crate::{
-    docker::{Container, ContainerId},
-    net::Link,
-};
-
-/// How long an interface that is gone waits for a name before its traffic belongs to nobody. Docker's events come
-/// within milliseconds; while it does not answer at all, nothing is given up.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How many interfaces may wait like that; a Docker that never answers must not make dtm grow.
-const ORPHANS_LIMIT: usize = 1024;
-
-/// An interface that was gone before it had a name.
-#[derive(Debug)]
-pub(super) struct Orphan {
-    pub(super) link: Link,
-    pub(super) bridge: Option<Arc<str>>,
-    /// Kept: drops may be counted under it.
-    pub(super) slot: u32,
-    pub(super) identity: Option<Identity>,
-    pub(super) traffic: Traffic,
-    pub(super) since: Instant,
-    pub(super) generation: super::attaching::Generation,
-}
+use crate::docker::{Container, ContainerId};
 
 impl Tracker {
     /// Takes in whose an interface is.
@@ -99,7 +72,7 @@ impl Tracker {
             self.containers.get(id).map(|tracked| &tracked.container)
         })?;
         let peer = identity.peer.as_ref();
-        let network = naming::network(bridge, container, peer, self.networks.by_id())?;
+        let network = naming::network(bridge, container, peer, self.networks.known())?;
         Some(Named {
             container: container.id.clone(),
             network: (Arc::clone(&network.id), Arc::clone(&network.name)),
@@ -111,9 +84,14 @@ impl Tracker {
 
     /// Makes an interface count for its container; what it counted since the attach goes along.
     fn begin_series(&mut self, ifindex: u32, mut named: Named) {
-        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+        if self.containers.get(&named.container).is_none() {
+            return;
+        }
+        let Some(mut interface) = self.interfaces.remove(&ifindex) else {
             return;
         };
+        self.settle_given_up(&mut interface);
+        let interface = self.interfaces.entry(ifindex).insert_entry(interface).into_mut();
         let Some(tracked) = self.containers.get_mut(&named.container) else {
             return;
         };
@@ -195,37 +173,6 @@ impl Tracker {
             let owner = self.addresses.remove(*address, number);
             let result = self.kernel.set_address_owner(*address, owner);
             self.check_map("address_owners", result);
-        }
-    }
-
-    /// Puts the totals of an interface that was gone before it had a name where they belong.
-    fn bury(&mut self, orphan: &Orphan, named: &Named) {
-        let now = Instant::now();
-        tracing::debug!(container = %named.container, host_end = &*orphan.link.name, "named after its end");
-        self.networks.add_past(&named.network.0, orphan.traffic, false);
-        let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
-        if let Some(tracked) = self.containers.get_mut(&named.container) {
-            tracked.series.entry(named.series_key()).or_default().past += orphan.traffic;
-            tracked.add_past_drops(drops);
-        }
-        self.release(orphan.slot, now);
-    }
-
-    /// Gives up on interfaces that nobody will name any more.
-    pub(super) fn give_up_orphans(&mut self, now: Instant) {
-        let docker_answers = self.docker.up == Some(true);
-        let mut too_many = self.orphans.len().saturating_sub(ORPHANS_LIMIT);
-        for orphan in std::mem::take(&mut self.orphans) {
-            let expired = docker_answers && now.duration_since(orphan.since) >= ORPHAN_PATIENCE;
-            if !expired && too_many == 0 {
-                self.orphans.push(orphan);
-                continue;
-            }
-            too_many = too_many.saturating_sub(1);
-            self.unattributed += orphan.traffic;
-            let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
-            self.forget_drops(&drops, true);
-            self.release(orphan.slot, now);
         }
     }
 

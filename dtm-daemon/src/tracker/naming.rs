@@ -18,15 +18,20 @@ pub(crate) struct Identity {
     pub(crate) peer: Option<Peer>,
 }
 
-/// The container a namespace belongs to: the one that made it, not those that joined it.
+/// The container a namespace belongs to: the one that made it, not those that joined it. One that is only known from
+/// its first event may be either: another that has made a namespace of its own comes before it.
 ///
 /// None where Docker has not told about any of them yet.
 pub(crate) fn owner<'a>(
     identity: &Identity,
     container: impl Fn(&ContainerId) -> Option<&'a Arc<Container>>,
 ) -> Option<&'a Arc<Container>> {
-    let mut known = identity.containers.iter().filter_map(container);
-    known.find(|container| !container.network_mode.starts_with("container:"))
+    let known = identity.containers.iter().filter_map(container);
+    let mut makers: Vec<_> = known
+        .filter(|container| !container.network_mode.starts_with("container:"))
+        .collect();
+    makers.sort_by_key(|container| container.network_mode.is_empty());
+    makers.first().copied()
 }
 
 /// The Docker network of an interface of `container`.
@@ -37,12 +42,11 @@ pub(crate) fn network<'a>(
     bridge: Option<&str>,
     container: &Container,
     peer: Option<&Peer>,
-    networks: &'a HashMap<Arc<str>, Network>,
+    mut networks: impl Iterator<Item = &'a Network> + Clone,
 ) -> Option<&'a Network> {
     let by_bridge = bridge.and_then(|bridge| {
-        networks
-            .values()
-            .find(|network| network.bridge.as_deref() == Some(bridge))
+        let mut networks = networks.clone();
+        networks.find(|network| network.bridge.as_deref() == Some(bridge))
     });
     by_bridge.or_else(|| {
         let peer = peer?;
@@ -51,7 +55,7 @@ pub(crate) fn network<'a>(
         let endpoint = container.endpoints.iter().find(|endpoint| {
             endpoint.mac.is_some_and(|mac| peer.mac == Some(mac)) || shares_address(&endpoint.addresses)
         })?;
-        networks.get(&endpoint.network_id)
+        networks.find(|network| network.id == endpoint.network_id)
     })
 }
 
@@ -158,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_may_have_joined_comes_after_the_one_that_surely_has_not() {
+        let all = [container('a', "", vec![]), container('b', "front", vec![])];
+        let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
+        let of = |containers: &[char]| Identity {
+            netns_inode: 1,
+            containers: containers.iter().copied().map(id).collect(),
+            peer: None,
+        };
+        let owner = |containers| owner(&of(containers), find).map(|container| container.id.clone());
+        assert_eq!(owner(&['a', 'b']), Some(id('b')));
+        assert_eq!(
+            owner(&['a']),
+            Some(id('a')),
+            "one that lived for a moment only is known no better"
+        );
+    }
+
+    #[test]
     fn a_container_docker_has_not_told_about_owns_nothing_yet() {
         let identity = Identity {
             netns_inode: 1,
@@ -172,7 +194,7 @@ mod tests {
         let networks = networks();
         let container = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
         let changed = peer(9, "192.0.2.9");
-        let found = network(Some("br-front"), &container, Some(&changed), &networks).unwrap();
+        let found = network(Some("br-front"), &container, Some(&changed), networks.values()).unwrap();
         assert_eq!(&*found.id, "front");
     }
 
@@ -184,11 +206,17 @@ mod tests {
             "back",
             vec![endpoint("far", 1, "10.0.0.2"), endpoint("back", 2, "10.0.1.2")],
         );
-        let by_mac = network(Some("other0"), &container, Some(&peer(2, "192.0.2.1")), &networks).unwrap();
+        let by_mac = network(
+            Some("other0"),
+            &container,
+            Some(&peer(2, "192.0.2.1")),
+            networks.values(),
+        )
+        .unwrap();
         assert_eq!(&*by_mac.id, "back");
-        let by_address = network(None, &container, Some(&peer(9, "10.0.0.2")), &networks).unwrap();
+        let by_address = network(None, &container, Some(&peer(9, "10.0.0.2")), networks.values()).unwrap();
         assert_eq!(&*by_address.id, "far");
-        assert_eq!(network(None, &container, None, &networks), None);
+        assert_eq!(network(None, &container, None, networks.values()), None);
     }
 
     #[test]

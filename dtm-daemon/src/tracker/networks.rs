@@ -1,7 +1,7 @@
 //! Docker's networks and the sums that belong to them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +27,12 @@ pub(crate) struct Networks {
 }
 
 impl Networks {
+    /// All networks that can name an interface: those there are, then those that were there when it was.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Network> + Clone {
+        let removed = self.removed.values().map(|(network, _since)| network);
+        self.by_id.values().chain(removed)
+    }
+
     /// The networks there are.
     pub(crate) fn by_id(&self) -> &HashMap<Arc<str>, Network> {
         &self.by_id
@@ -77,10 +83,13 @@ impl Networks {
         }
     }
 
-    /// Forgets removed networks whose sums have lingered. One that was made again under its name inherits the sums:
-    /// its series must not step back.
-    pub(crate) fn expire(&mut self, now: Instant, linger: Duration) {
+    /// Forgets removed networks whose sums have lingered, but none that interfaces are still on: those in `in_use`. One
+    /// that was made again under its name inherits the sums: its series must not step back.
+    pub(crate) fn expire(&mut self, now: Instant, linger: Duration, in_use: &HashSet<Arc<str>>) {
         let Self { by_id, past, removed } = self;
+        for (_id, (_network, since)) in removed.iter_mut().filter(|(id, _)| in_use.contains(*id)) {
+            *since = now;
+        }
         for (id, (network, _since)) in
             removed.extract_if(|_id, (_network, since)| now.duration_since(*since) >= linger)
         {
@@ -106,13 +115,9 @@ impl Networks {
     ///
     /// `live` are the interfaces that count now: (network's id, traffic, whether it is the bridge).
     pub(crate) fn snapshot(&self, live: &[(Arc<str>, Traffic, bool)]) -> Vec<NetworkSnapshot> {
-        let Self { by_id, past, removed } = self;
         let mut sums: BTreeMap<(Arc<str>, Arc<str>), NetworkSnapshot> = BTreeMap::new();
         let mut of = HashMap::new();
-        let networks = by_id
-            .values()
-            .chain(removed.values().map(|(network, _since)| network));
-        for network in networks {
+        for network in self.known() {
             let label = (Arc::clone(&network.name), Arc::clone(&network.driver));
             of.insert(Arc::clone(&network.id), label.clone());
             let sum = sums.entry(label).or_insert_with(|| NetworkSnapshot {
@@ -121,7 +126,7 @@ impl Networks {
                 containers: Traffic::default(),
                 bridge: None,
             });
-            if let Some(past) = past.get(&network.id) {
+            if let Some(past) = self.past.get(&network.id) {
                 sum.containers += past.containers;
                 if past.has_bridge {
                     *sum.bridge.get_or_insert_default() += past.bridge;
@@ -147,6 +152,8 @@ mod tests {
     use dtm_common::traffic::Tally;
 
     use super::*;
+
+    const LINGER: Duration = Duration::from_mins(5);
 
     fn network(id: &str) -> Network {
         Network {
@@ -192,7 +199,7 @@ mod tests {
             .try_into()
             .unwrap();
         assert_eq!(sum.bridge.unwrap().receive.bytes, 12);
-        networks.expire(start + Duration::from_secs(1), Duration::from_secs(1));
+        networks.expire(start + LINGER, LINGER, &HashSet::new());
         let [sum] = networks
             .snapshot(&[(Arc::from("two"), received(7), true)])
             .try_into()
@@ -202,5 +209,34 @@ mod tests {
             12,
             "the old sum is inherited, not lost"
         );
+    }
+
+    #[test]
+    fn a_removed_network_stays_as_long_as_something_is_on_it_and_lingers_then() {
+        let (mut networks, start) = (Networks::default(), Instant::now());
+        networks.update(network("one"));
+        networks.remove("one", start);
+        let on_it = HashSet::from([Arc::from("one")]);
+        networks.expire(start + LINGER, LINGER, &on_it);
+        let [sum] = networks
+            .snapshot(&[(Arc::from("one"), received(7), false)])
+            .try_into()
+            .unwrap();
+        assert_eq!(sum.containers.receive.bytes, 7);
+        networks.add_past(&Arc::from("one"), received(7), false);
+        networks.expire(start + LINGER + LINGER / 2, LINGER, &HashSet::new());
+        assert_eq!(networks.snapshot(&[])[0].containers.receive.bytes, 7);
+        networks.expire(start + LINGER + LINGER, LINGER, &HashSet::new());
+        assert!(networks.snapshot(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_network_that_was_there_names_what_was_on_it_after_those_that_are() {
+        let (mut networks, start) = (Networks::default(), Instant::now());
+        networks.update(network("one"));
+        networks.remove("one", start);
+        networks.update(network("two"));
+        let known: Vec<_> = networks.known().map(|network| &*network.id).collect();
+        assert_eq!(known, ["two", "one"]);
     }
 }

@@ -34,7 +34,10 @@ impl Tracker {
         let traffic: HashMap<u32, Traffic> = self
             .interfaces
             .iter()
-            .map(|(ifindex, interface)| (*ifindex, self.kernel.counters.read(interface.slot)))
+            .map(|(ifindex, interface)| {
+                let counted = self.kernel.counters.read(interface.slot);
+                (*ifindex, interface.moved(counted))
+            })
             .collect();
         let mut drops = self.read_drops();
         let errors = self.kernel.errors();
@@ -44,11 +47,8 @@ impl Tracker {
             .iter()
             .filter_map(|(ifindex, interface)| {
                 let traffic = *traffic.get(ifindex)?;
-                match &interface.role {
-                    Role::Container(named) => Some((Arc::clone(&named.network.0), traffic, false)),
-                    Role::Bridge { network } => Some((Arc::clone(network), traffic, true)),
-                    Role::Pending { .. } => None,
-                }
+                let at_bridge = matches!(interface.role, Role::Bridge { .. });
+                Some((Arc::clone(interface.role.network()?), traffic, at_bridge))
             })
             .collect();
         let mut containers: Vec<_> = self
@@ -68,7 +68,7 @@ impl Tracker {
         Snapshot {
             containers,
             networks: self.networks.snapshot(&live),
-            unattributed: self.unattributed,
+            unattributed: self.nobodys(&traffic),
             unattributed_drops: drops.unattributed,
             dropped: drops.all,
             status,
@@ -195,8 +195,8 @@ impl Tracker {
             .interfaces
             .values()
             .filter_map(|interface| match interface.role {
-                Role::Pending { .. } => Some(interface.pending_owner()),
-                Role::Container(_) | Role::Bridge { .. } => None,
+                Role::Pending { given_up: false, .. } => Some(interface.pending_owner()),
+                _ => None,
             });
         pending
             .chain(self.orphans.iter().map(|orphan| OWNER_PENDING | orphan.slot))

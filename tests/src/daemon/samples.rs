@@ -41,6 +41,11 @@ impl Samples {
             .map(Self)
     }
 
+    /// Every sample, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = &Sample> {
+        self.0.iter()
+    }
+
     /// All series of `name` that have these labels, whatever others they have.
     pub fn all<'a>(
         &'a self,

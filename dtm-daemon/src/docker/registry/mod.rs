@@ -75,8 +75,12 @@ impl Registry {
         let mut before = std::mem::take(self);
         for container in containers {
             if let Some(known) = before.containers.remove(&container.id) {
-                // The list shows an image's id once its name has moved on to another image.
-                container.image = known.container.image;
+                let Container {
+                    image, started_at, ..
+                } = known.container;
+                // The list shows an image's id once its name has moved on to another image, and no start times.
+                container.image = image;
+                container.started_at = started_at;
             }
             let has_process = matches!(
                 container.state,
@@ -125,6 +129,8 @@ impl Registry {
                 let known = self.containers.get_mut(&id)?;
                 known.container.state = ContainerState::Exited;
                 known.events += 1;
+                // It may be about to start again, which only the engine knows.
+                self.inquire(&id);
                 return Some(DockerUpdate::Died(id));
             }
             "destroy" | "remove" => {
@@ -172,9 +178,12 @@ impl Registry {
         match action {
             "create" | "update" => {
                 let network: Arc<str> = network_id.into();
-                self.networks.insert(Arc::clone(&network));
+                let is_new = self.networks.insert(Arc::clone(&network));
                 self.urgent.push_back(Question::Network(network));
-                None
+                is_new
+                    .then(|| convert::announced_network(network_id, &attributes))
+                    .flatten()
+                    .map(DockerUpdate::Network)
             }
             "destroy" | "remove" => {
                 self.networks.remove(network_id);
@@ -260,9 +269,8 @@ impl Registry {
                 add_details(&mut known.container, answer);
             }
         }
-        let ended = known.container.state == ContainerState::Exited;
         let update = news(Some(&before), known);
-        if !is_current && !ended {
+        if !is_current {
             self.inquire(id);
         }
         update

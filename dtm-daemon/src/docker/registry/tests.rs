@@ -127,7 +127,19 @@ fn a_death_is_not_undone_by_the_answer_to_an_earlier_question() {
         (late.state, &*late.network_mode),
         (ContainerState::Exited, "front")
     );
-    assert_eq!(registry.next_question(), None, "its details may no longer be had");
+    assert_eq!(
+        registry.next_question(),
+        Some(Question::Container(id())),
+        "it may be about to start again"
+    );
+    let restarting = Container {
+        state: ContainerState::Restarting,
+        endpoints: Vec::new(),
+        ..answer("web")
+    };
+    let now = told(registry.on_container_answer(&id(), Some(restarting.clone())));
+    assert_eq!(now, restarting);
+    assert_eq!(registry.next_question(), None);
 }
 
 #[test]
@@ -240,15 +252,18 @@ fn what_happens_is_asked_about_before_what_was_there() {
 }
 
 #[test]
-fn a_list_keeps_the_image_as_the_user_named_it() {
+fn a_list_does_not_undo_what_it_does_not_say() {
     let mut registry = Registry::default();
     registry.listed(&mut [answer("web")], &[]);
     let mut again = [Container {
         image: "sha256:0123".into(),
+        started_at: None,
         ..answer("web")
     }];
     registry.listed(&mut again, &[]);
-    assert_eq!(&*again[0].image, "nginx");
+    assert_eq!((&*again[0].image, again[0].started_at), ("nginx", Some(5.25)));
+    let renamed = told(registry.on_event(of_container("rename", "shop")));
+    assert_eq!(renamed.started_at, Some(5.25));
 }
 
 #[test]
@@ -260,7 +275,15 @@ fn a_network_removed_meanwhile_does_not_come_back() {
         bridge: None,
     };
     let mut registry = Registry::default();
-    assert_eq!(registry.on_event(of_network("create", "front")), None);
+    let announced = Network {
+        bridge: Some("br-front-id".into()),
+        ..network.clone()
+    };
+    assert_eq!(
+        registry.on_event(of_network("create", "front")),
+        Some(DockerUpdate::Network(announced)),
+        "its event says enough for a start"
+    );
     assert_eq!(
         registry.next_question(),
         Some(Question::Network("front-id".into()))

@@ -11,25 +11,25 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_unattributed_receive_bytes_total",
             labels: &["hook"],
-            help: "Bytes towards interfaces that vanished without ever being named.",
+            help: "Bytes towards interfaces that nobody could name: gone without a name, or there for 20 s without one.",
             samples: |scrape, samples| samples.add(TC, scrape.snapshot.unattributed.receive.bytes),
         },
         Family {
             name: "dtm_unattributed_transmit_bytes_total",
             labels: &["hook"],
-            help: "Bytes from interfaces that vanished without ever being named.",
+            help: "Bytes from interfaces that nobody could name: gone without a name, or there for 20 s without one.",
             samples: |scrape, samples| samples.add(TC, scrape.snapshot.unattributed.transmit.bytes),
         },
         Family {
             name: "dtm_unattributed_receive_packets_total",
             labels: &["hook"],
-            help: "Wire packets towards interfaces that vanished without ever being named.",
+            help: "Wire packets towards interfaces that nobody could name: gone without a name, or there for 20 s without one.",
             samples: |scrape, samples| samples.add(TC, scrape.snapshot.unattributed.receive.packets),
         },
         Family {
             name: "dtm_unattributed_transmit_packets_total",
             labels: &["hook"],
-            help: "Wire packets from interfaces that vanished without ever being named.",
+            help: "Wire packets from interfaces that nobody could name: gone without a name, or there for 20 s without one.",
             samples: |scrape, samples| samples.add(TC, scrape.snapshot.unattributed.transmit.packets),
         },
         Family {

@@ -1,0 +1,219 @@
+//! A running container leaves networks and joins them.
+
+use anyhow::Result;
+use dtm_tests::scene::{BACK, FRONT, PATIENCE, SILENT, Scene};
+use xtask::host::{EngineKind, Running, eventually};
+
+use crate::known::{
+    NETWORK_RECEIVED, NETWORK_SENT, RECEIVED_BYTES, SENT_BYTES, bursts, counted, goes_on, has_sent, id_of,
+    plain_stage, port_of, send,
+};
+
+/// Does `docker network ACTION NETWORK CONTAINER`.
+fn network(scene: &Scene, action: &str, network: &str, container: &str) -> Result<()> {
+    scene
+        .engine
+        .docker(["network", action, network, container])
+        .map(drop)
+}
+
+/// Waits until dtm has as many interfaces with a name.
+fn wait_interfaces(scene: &Scene, count: u64) -> Result<()> {
+    eventually(PATIENCE, &format!("{count} interfaces have names"), || {
+        let named = scene.samples()?.sum("dtm_interfaces", &[("state", "named")]);
+        Ok((named == count).then_some(()))
+    })
+}
+
+fn a_network_left_and_joined_again(kind: EngineKind, mode: &str) -> Result<()> {
+    let (scene, watch) = plain_stage(kind, mode)?;
+    let to = port_of(&scene, "receiver", SILENT)?;
+    for name in ["mover", "sender"] {
+        scene.run(name, SILENT, &["sleep", "3600"])?;
+        scene.wait_named(&scene.endpoint(name, SILENT)?)?;
+    }
+    // Somebody else talks on the same network all the while.
+    let script = bursts(&[&to], 1_000);
+    let mut talk = scene
+        .engine
+        .docker_command(["exec", "sender", "sh", "-c", &script]);
+    let mut talk = Running::spawn(&mut talk)?;
+    let id = id_of(&scene, "mover")?;
+    let of_mover = [("container_id", id.as_str())];
+
+    // It leaves its only network: it lives on, and so does its series.
+    send(&scene, "mover", &to, 100)?;
+    let first = scene.endpoint("mover", SILENT)?;
+    let before = goes_on(&scene, &id, &first, (0, 0))?;
+    network(&scene, "disconnect", SILENT, "mover")?;
+    wait_interfaces(&scene, 2)?;
+    assert_eq!(
+        counted(&scene, &id, &first)?,
+        before,
+        "nothing is lost at the end"
+    );
+    assert_eq!(scene.samples()?.all("dtm_container_info", &of_mover).count(), 1);
+    assert_eq!(scene.engine.container_links("mover")?, []);
+
+    // It comes back: the same network and interface is the same series.
+    network(&scene, "connect", SILENT, "mover")?;
+    let second = scene.endpoint("mover", SILENT)?;
+    send(&scene, "mover", &to, 100)?;
+    has_sent(&scene, &id, 200)?;
+    let (earlier, series) = if second.interface == first.interface {
+        (before, 1)
+    } else {
+        // Debian's engine gives no name twice while a container runs.
+        assert_eq!((kind, &*second.interface), (EngineKind::Old, "eth1"));
+        assert_eq!(
+            counted(&scene, &id, &first)?,
+            before,
+            "another interface, another series"
+        );
+        ((0, 0), 2)
+    };
+    let before = goes_on(&scene, &id, &second, earlier)?;
+    assert_eq!(scene.samples()?.all(RECEIVED_BYTES, &of_mover).count(), series);
+
+    // Another network is another series, and the first one stays when it is left.
+    network(&scene, "connect", FRONT, "mover")?;
+    let front = scene.endpoint("mover", FRONT)?;
+    goes_on(&scene, &id, &front, (0, 0))?;
+    network(&scene, "disconnect", SILENT, "mover")?;
+    wait_interfaces(&scene, 3)?;
+    assert_eq!(counted(&scene, &id, &second)?, before);
+    assert_eq!(
+        scene.samples()?.all(RECEIVED_BYTES, &of_mover).count(),
+        series + 1
+    );
+
+    // A restart gives the names anew: eth0 is now on another network than before.
+    let before = goes_on(&scene, &id, &front, (0, 0))?;
+    scene.engine.docker(["restart", "--time", "0", "mover"])?;
+    let again = scene.endpoint("mover", FRONT)?;
+    assert_eq!(again.interface, "eth0");
+    let earlier = if again.interface == front.interface {
+        before
+    } else {
+        (0, 0)
+    };
+    // Whatever the network itself says between the last look and the end comes on top.
+    scene.wait_named(&again)?;
+    let now = counted(&scene, &id, &again)?;
+    assert!(now >= earlier, "{now:?} after {earlier:?}");
+    assert!(talk.try_wait()?.is_none(), "all of this was beside traffic");
+    assert!(talk.wait(PATIENCE)?.success());
+    has_sent(&scene, &id_of(&scene, "sender")?, 10_000)?;
+    sums_are_those_of_their_containers(&scene)?;
+    watch.finish()
+}
+
+/// Nobody has gone: what a network moved is what its containers moved.
+fn sums_are_those_of_their_containers(scene: &Scene) -> Result<()> {
+    let samples = scene.samples()?;
+    for network in [SILENT, FRONT, BACK] {
+        let of = [("network", network)];
+        for (sum, each) in [(NETWORK_RECEIVED, RECEIVED_BYTES), (NETWORK_SENT, SENT_BYTES)] {
+            assert_eq!(
+                samples.sum(sum, &of),
+                samples.sum(each, &of),
+                "{sum} of {network}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_network_left_and_joined_again_on_the_old_engine_with_clsact() -> Result<()> {
+    a_network_left_and_joined_again(EngineKind::Old, "clsact")
+}
+
+#[test]
+fn a_network_left_and_joined_again_on_the_current_engine_with_tcx() -> Result<()> {
+    a_network_left_and_joined_again(EngineKind::Current, "tcx")
+}
+
+/// Two containers swap their networks, and a network is made again under its name: who moved what on which network is
+/// kept apart, and a network's sum is its name's.
+fn networks_are_kept_apart(kind: EngineKind, mode: &str) -> Result<()> {
+    let (scene, watch) = plain_stage(kind, mode)?;
+    let make = |name: &str| {
+        let unannounced = ["--opt", "com.docker.network.advertise_addr_nmsgs=0"];
+        scene
+            .engine
+            .docker(["network", "create"].iter().chain(&unannounced).chain(&[name]))
+    };
+    make("quiet")?;
+    scene.run("left", SILENT, &["sleep", "3600"])?;
+    scene.run("right", "quiet", &["sleep", "3600"])?;
+    let (left, right) = (id_of(&scene, "left")?, id_of(&scene, "right")?);
+    scene.run("partner", "quiet", &["traffic", "udp-receive", "5002"])?;
+    let to = [
+        port_of(&scene, "receiver", SILENT)?,
+        port_of(&scene, "partner", "quiet")?,
+    ];
+    send(&scene, "left", &to[0], 100)?;
+    send(&scene, "right", &to[1], 200)?;
+    let (left_before, right_before) = (has_sent(&scene, &left, 100)?.1, has_sent(&scene, &right, 200)?.1);
+    for (container, from, into) in [("left", SILENT, "quiet"), ("right", "quiet", SILENT)] {
+        network(&scene, "disconnect", from, container)?;
+        network(&scene, "connect", into, container)?;
+    }
+    send(&scene, "left", &to[1], 300)?;
+    send(&scene, "right", &to[0], 400)?;
+    let (left_after, right_after) = (has_sent(&scene, &left, 400)?.1, has_sent(&scene, &right, 600)?.1);
+    let samples = scene.samples()?;
+    let on = |id, network| samples.sum(SENT_BYTES, &[("container_id", id), ("network", network)]);
+    assert_eq!(
+        (on(&left, SILENT), on(&right, "quiet")),
+        (left_before, right_before)
+    );
+    assert_eq!(
+        (on(&left, "quiet"), on(&right, SILENT)),
+        (left_after - left_before, right_after - right_before)
+    );
+    sums_are_those_of_their_containers(&scene)?;
+
+    // Everybody leaves; the network goes, and comes again under its name.
+    let sum = scene.samples()?.get(NETWORK_SENT, &[("network", "quiet")])?;
+    for container in ["left", "partner"] {
+        network(&scene, "disconnect", "quiet", container)?;
+    }
+    scene.engine.docker(["network", "rm", "quiet"])?;
+    make("quiet")?;
+    for container in ["left", "partner"] {
+        network(&scene, "connect", "quiet", container)?;
+    }
+    send(&scene, "left", &port_of(&scene, "partner", "quiet")?, 500)?;
+    let grown = has_sent(&scene, &left, 900)?.1 - left_after;
+    let of_quiet = [("network", "quiet")];
+    // The partner has answered a question or two.
+    let whole = |now: u64| (sum + grown..=sum + grown + 4 * 42).contains(&now);
+    let now = scene.samples()?.get(NETWORK_SENT, &of_quiet)?;
+    assert!(whole(now), "{now} after {sum} and {grown}");
+    // Once the first one has lingered, the second has all of it.
+    scene.engine.docker(["network", "create", "marker"])?;
+    scene.engine.docker(["network", "rm", "marker"])?;
+    eventually(PATIENCE, "a network that was removed later has gone", || {
+        let samples = scene.samples()?;
+        Ok(samples
+            .all(NETWORK_SENT, &[("network", "marker")])
+            .next()
+            .is_none()
+            .then_some(()))
+    })?;
+    let now = scene.samples()?.get(NETWORK_SENT, &of_quiet)?;
+    assert!(whole(now), "{now} after {sum} and {grown}");
+    watch.finish()
+}
+
+#[test]
+fn networks_are_kept_apart_on_the_old_engine_with_tcx() -> Result<()> {
+    networks_are_kept_apart(EngineKind::Old, "tcx")
+}
+
+#[test]
+fn networks_are_kept_apart_on_the_current_engine_with_clsact() -> Result<()> {
+    networks_are_kept_apart(EngineKind::Current, "clsact")
+}
