@@ -9,18 +9,22 @@ use crate::{
 
 /// Measure what dtm costs here and print it: ratios of one run, each with its spread.
 #[derive(clap::Args)]
-pub(crate) struct Options {}
-
-pub(crate) fn run(_options: &Options) -> Result<()> {
-    setup::ensure(Need::Test)?;
-    // The benchmark starts the daemon that lies beside it.
-    cargo("build --release --package dtm-daemon --bin dtm")?;
-    cargo("bench --package dtm-tests --bench costs")
+pub(crate) struct Options {
+    /// The parts to measure, all of them unless some are named: programs, births, scrapes.
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
 }
 
-fn cargo(arguments: &str) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(Need::Bench)?;
+    // The benchmark starts the daemon that lies beside it.
+    cargo("build --release --package dtm-daemon --bin dtm", &[])?;
+    cargo("bench --package dtm-tests --bench costs --", &options.parts)
+}
+
+fn cargo(arguments: &str, further: &[String]) -> Result<()> {
     let mut command = workspace::cargo();
-    command.args(arguments.split(' '));
+    command.args(arguments.split(' ')).args(further);
     let status = command
         .status()
         .with_context(|| format!("run cargo {arguments}"))?;

@@ -2,18 +2,42 @@
 //! `cargo xtask bench`, which builds it for release.
 
 mod births;
+mod process;
 mod programs;
+mod rtnl;
 mod scrapes;
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+/// Measures something and prints it.
+type Part = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::thread::available_parallelism()?;
     println!("kernel {}, {cpus} CPUs", kernel.trim());
-    programs::run()?;
-    births::run()?;
-    scrapes::run()
+    let parts: [(&str, Part); 3] = [
+        ("programs", programs::run),
+        ("births", births::run),
+        ("scrapes", scrapes::run),
+    ];
+    // cargo adds an option of its own.
+    let arguments = std::env::args().skip(1);
+    let wanted: Vec<String> = arguments.filter(|argument| !argument.starts_with("--")).collect();
+    for part in &wanted {
+        ensure!(
+            parts.iter().any(|(name, _run)| name == part),
+            "there is no part {part} to measure"
+        );
+    }
+    for (name, run) in parts {
+        if wanted.is_empty() || wanted.iter().any(|part| part == name) {
+            run()?;
+        }
+    }
+    Ok(())
 }
 
 /// Minimum, median and maximum of some measurements, for a table.
@@ -27,4 +51,9 @@ fn spread(values: &mut [f64]) -> String {
 fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() * percent).div_ceil(100)).saturating_sub(1)]
+}
+
+#[expect(clippy::disallowed_methods, reason = "time that passes is what is measured")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

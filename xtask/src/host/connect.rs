@@ -17,6 +17,18 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub struct Network(File);
 
 impl Network {
+    /// The network namespace of a running process.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn of_process(id: u32) -> Result<Self> {
+        let path = format!("/proc/{id}/ns/net");
+        File::open(&path)
+            .map(Self)
+            .with_context(|| format!("open {path}"))
+    }
+
     /// Does `work` on a thread inside the network. Sockets opened there stay in it.
     ///
     /// # Errors
@@ -47,9 +59,6 @@ impl Network {
 impl Host {
     /// The host's network, as a handle that threads can take along.
     pub fn network(&self) -> Result<Network> {
-        let path = format!("/proc/{}/ns/net", self.holder);
-        File::open(&path)
-            .map(Network)
-            .with_context(|| format!("open {path}"))
+        Network::of_process(self.holder)
     }
 }

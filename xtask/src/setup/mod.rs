@@ -7,6 +7,7 @@ mod cargo;
 mod engine;
 mod kernel_side;
 mod kernels;
+mod node_exporter;
 mod programs;
 
 use anyhow::{Result, bail};
@@ -28,6 +29,8 @@ pub(crate) enum Need {
     Run,
     /// Compiling, and what the tests judge dtm by.
     Test,
+    /// Compiling, what the tests need, and what dtm is measured beside.
+    Bench,
     /// Compiling, formatting, linting and auditing.
     Check,
     /// All of it.
@@ -49,7 +52,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     let (runs, tests, checks) = match need {
         Need::Build => (false, false, false),
         Need::Run => (true, false, false),
-        Need::Test => (true, true, false),
+        Need::Test | Need::Bench => (true, true, false),
         Need::Check => (false, false, true),
         Need::All => (true, true, true),
     };
@@ -72,6 +75,9 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     if tests {
         attempt(engine::ensure());
         attempt(kernels::ensure());
+    }
+    if matches!(need, Need::Bench | Need::All) {
+        attempt(node_exporter::ensure());
     }
     if lacking.is_empty() {
         return Ok(());

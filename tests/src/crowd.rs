@@ -1,0 +1,222 @@
+//! Many named interfaces without as many containers: pairs made by hand whose one end is a port of a Docker network's
+//! bridge and whose other end is in a real container's namespace. Each is a series of its own.
+
+use std::fmt::Write as _;
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::host::{Engine, Host, Network, run};
+
+/// Ports of one bridge: the kernel has room for 1,023, of which the engine needs some for itself.
+pub const PORTS: usize = 1_000;
+
+/// Interfaces of one container on one network.
+#[derive(Debug)]
+pub struct Crowd {
+    /// The container's name.
+    pub container: String,
+    /// The network's name.
+    pub network: String,
+    /// The bridge's name.
+    pub bridge: String,
+    /// The container's own namespace.
+    pub inside: Network,
+    /// Numbers of its interfaces: `h<number>` on the host, `c<number>` in the container.
+    pub numbers: std::ops::Range<usize>,
+    process: String,
+}
+
+impl Crowd {
+    /// Starts a container on a new silent network and gives it `numbers` as further interfaces.
+    ///
+    /// Nobody speaks on them unasked: a multicast report of one would be a thousand packets to all the others.
+    pub fn new(engine: &Engine, image: &str, name: &str, numbers: std::ops::Range<usize>) -> Result<Self> {
+        let host = engine.host();
+        host.run(
+            "sysctl",
+            [
+                "-qw",
+                "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1",
+                "net.ipv4.igmp_link_local_mcast_reports=0",
+            ],
+        )?;
+        let network = engine.docker(["network", "create", name])?;
+        let bridge = format!("br-{}", &network[..12]);
+        engine.docker([
+            "run",
+            "--detach",
+            "--name",
+            name,
+            "--network",
+            name,
+            image,
+            "sleep",
+            "3600",
+        ])?;
+        let process = engine.docker(["inspect", "--format", "{{.State.Pid}}", name])?;
+        let crowd = Self {
+            container: name.to_owned(),
+            network: name.to_owned(),
+            bridge,
+            inside: Network::of_process(process.parse().context("a process id")?)?,
+            numbers,
+            process,
+        };
+        crowd.in_container(
+            "sysctl",
+            [
+                "-qw",
+                "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1",
+                "net.ipv4.igmp_link_local_mcast_reports=0",
+            ],
+        )?;
+        crowd.add(host)?;
+        Ok(crowd)
+    }
+
+    fn add(&self, host: &Host) -> Result<()> {
+        let Self {
+            bridge,
+            numbers,
+            process,
+            container,
+            ..
+        } = self;
+        let mut outside = String::new();
+        let mut inside = String::new();
+        for number in numbers.clone() {
+            writeln!(
+                outside,
+                "link add h{number} up master {bridge} type veth peer name c{number} netns {process}"
+            )?;
+            writeln!(inside, "link set c{number} up")?;
+        }
+        host.run("ip", ["-batch", path(&batch(host, container, &outside)?)?])?;
+        self.in_container(
+            "ip",
+            [
+                "-batch",
+                path(&batch(host, &format!("{container}-inside"), &inside)?)?,
+            ],
+        )
+        .map(drop)
+    }
+
+    /// Takes some of the interfaces away.
+    pub fn remove(&self, host: &Host, numbers: std::ops::Range<usize>) -> Result<()> {
+        let mut lines = String::new();
+        for number in numbers {
+            writeln!(lines, "link del h{number}")?;
+        }
+        host.run(
+            "ip",
+            [
+                "-batch",
+                path(&batch(host, &format!("{}-less", self.container), &lines)?)?,
+            ],
+        )
+        .map(drop)
+    }
+
+    /// Runs a program of the machine's in the container's network.
+    pub fn in_container<const N: usize>(&self, program: &str, arguments: [&str; N]) -> Result<String> {
+        let mut command = std::process::Command::new("nsenter");
+        command
+            .args(["--net", "--target", &self.process, "--", program])
+            .args(arguments);
+        run(&mut command)
+    }
+
+    /// The labels of an interface's series.
+    pub fn labels<'a>(&'a self, interface: &'a str) -> [(&'a str, &'a str); 3] {
+        [
+            ("name", &self.container),
+            ("network", &self.network),
+            ("interface", interface),
+        ]
+    }
+
+    /// Sends `count` frames of `size` bytes to the bridge itself, from the container's end of an interface.
+    pub fn send(&self, host: &Host, number: usize, count: usize, size: usize) -> Result<()> {
+        let address = fs::read_to_string(host.outside(&format!("/sys/class/net/{}/address", self.bridge)))
+            .context("read the bridge's address")?;
+        let mut frame = vec![0; size];
+        for (byte, text) in frame.iter_mut().zip(address.trim().split(':')) {
+            *byte = u8::from_str_radix(text, 16).context("a hardware address")?;
+        }
+        // Locally administered, and a protocol nobody speaks (local experimental).
+        frame[6..14].copy_from_slice(&[0x02, 0, 0, 0, (number >> 8) as u8, number as u8, 0x88, 0xb5]);
+        self.inside.enter(|| send(&format!("c{number}"), count, &frame))?
+    }
+}
+
+/// What the kernel has counted at each of the host's interfaces, as the container sees it: (received, transmitted)
+/// bytes by name.
+pub fn kernel(host: &Host) -> Result<std::collections::HashMap<String, (u64, u64)>> {
+    let class = host.outside("/sys/class/net");
+    let mut counted = std::collections::HashMap::new();
+    for entry in fs::read_dir(&class)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let read = |file: &str| -> Result<u64> {
+            let path = class.join(&name).join("statistics").join(file);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok(text.trim().parse()?)
+        };
+        if class.join(&name).join("statistics").is_dir() {
+            let moved = (read("tx_bytes")?, read("rx_bytes")?);
+            counted.insert(name, moved);
+        }
+    }
+    Ok(counted)
+}
+
+fn batch(host: &Host, name: &str, lines: &str) -> Result<PathBuf> {
+    let path = host.directory().join(format!("{name}.batch"));
+    fs::write(&path, lines).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+fn path(path: &std::path::Path) -> Result<&str> {
+    path.to_str().context("a path that is UTF-8")
+}
+
+#[expect(unsafe_code, reason = "packet sockets have no wrapper")]
+fn send(interface: &str, count: usize, frame: &[u8]) -> Result<()> {
+    use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+    let name = std::ffi::CString::new(interface)?;
+    // SAFETY: a string that ends in a zero and lives through the call.
+    let ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    ensure!(ifindex != 0, "no interface {interface}");
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+    ensure!(socket >= 0, std::io::Error::last_os_error());
+    // SAFETY: the descriptor was just made, for us alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: all zeroes is a valid address.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    to.sll_ifindex = ifindex.cast_signed();
+    to.sll_halen = 6;
+    to.sll_addr[..6].copy_from_slice(&frame[..6]);
+    for _ in 0..count {
+        // SAFETY: frame and address live through the call, and their sizes are told.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                size_of_val(&to) as libc::socklen_t,
+            )
+        };
+        ensure!(
+            usize::try_from(sent).is_ok_and(|sent| sent == frame.len()),
+            "send a frame: {}",
+            std::io::Error::last_os_error()
+        );
+    }
+    Ok(())
+}
