@@ -125,6 +125,9 @@ impl Scene {
             "--detach",
             "--cap-add",
             "NET_ADMIN",
+            // What has nothing to put in order need not be asked to end, and waited for.
+            "--stop-signal",
+            "KILL",
             "--name",
             name,
             "--network",

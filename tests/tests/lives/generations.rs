@@ -5,8 +5,8 @@ use dtm_tests::scene::{IMAGE, PATIENCE, SILENT, Scene};
 use xtask::host::{EngineKind, eventually};
 
 use crate::known::{
-    NETWORK_SENT, PAYLOAD, RECEIVED_BYTES, SENT_BYTES, goes_on, has_sent, id_of, plain_stage, port_of, run,
-    sent, wait_gone, wait_state,
+    NETWORK_SENT, PAYLOAD, RECEIVED_BYTES, SENT_BYTES, gauges, goes_on, has_sent, id_of, plain_stage,
+    port_of, run, sent, wait_gone, wait_state,
 };
 
 /// What a container sends as its first act, each time it starts.
@@ -15,18 +15,6 @@ const BIRTH: u64 = 100;
 /// The script of such a container.
 fn born_sending(to: &str, then: &str) -> String {
     format!("traffic udp-send {to} {BIRTH} {PAYLOAD}; {then}")
-}
-
-/// Whether the gauges of a container are there: only while it lives.
-fn gauges(scene: &Scene, id: &str) -> Result<usize> {
-    let samples = scene.samples()?;
-    let of = [("container_id", id)];
-    let names = [
-        "dtm_container_info",
-        "dtm_container_start_time_seconds",
-        "dtm_container_uncovered",
-    ];
-    Ok(names.iter().map(|name| samples.all(name, &of).count()).sum())
 }
 
 /// Waits until a container's gauges have gone, and holds its counters to being as they were.

@@ -61,11 +61,12 @@ pub(crate) fn bursts(to: &[&str], bursts: u64) -> String {
 
 /// Starts a container on the silent network with these arguments of `docker run`.
 pub(crate) fn run(scene: &Scene, name: &str, options: &[&str], script: &str) -> Result<()> {
-    let run = ["run", "--detach", "--name", name, "--network", SILENT];
+    let run = ["run", "--detach", "--stop-signal", "KILL"];
+    let place = ["--name", name, "--network", SILENT];
     let script = [IMAGE, "sh", "-c", script];
     scene
         .engine
-        .docker(run.iter().chain(options).chain(&script))
+        .docker(run.iter().chain(&place).chain(options).chain(&script))
         .map(drop)
 }
 
@@ -153,5 +154,24 @@ pub(crate) fn wait_gone(scene: &Scene, id: &str) -> Result<()> {
             .iter()
             .filter(|sample| sample.labels.get("container_id").is_some_and(|known| known == id));
         Ok(left.next().is_none().then_some(()))
+    })
+}
+
+/// How many of the gauges of a container are there: only while it lives.
+pub(crate) fn gauges(scene: &Scene, id: &str) -> Result<usize> {
+    let samples = scene.samples()?;
+    let of = [("container_id", id)];
+    let names = [
+        "dtm_container_info",
+        "dtm_container_start_time_seconds",
+        "dtm_container_uncovered",
+    ];
+    Ok(names.iter().map(|name| samples.all(name, &of).count()).sum())
+}
+
+/// Waits until dtm says that Docker answers, or that it does not.
+pub(crate) fn wait_docker(scene: &Scene, up: u64) -> Result<()> {
+    eventually(PATIENCE, &format!("dtm_docker_up is {up}"), || {
+        Ok((scene.samples()?.get("dtm_docker_up", &[])? == up).then_some(()))
     })
 }
