@@ -1,7 +1,9 @@
 //! What dtm's test suites share. Ground truth here is never dtm's own code.
 
+pub mod attached;
 pub mod crowd;
 pub mod daemon;
 pub mod dashboards;
+pub mod foreign;
 pub mod packets;
 pub mod scene;

@@ -2,15 +2,21 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
 };
 
 use dtm_common::traffic::Direction;
 
-use super::{ClsactFilter, TcxLink, tcx_is_supported};
+use super::{
+    ClsactFilter, TcxLink,
+    clsact::{FIRST, Program, Rank},
+    sys::{TcxProgram, object_id, tcx_programs},
+    tcx_is_supported,
+};
 use crate::{
     config::AttachMode,
-    net::{NetlinkError, Requests},
+    net::{NetlinkError, Requests, get},
 };
 
 /// How an interface's programs are attached.
@@ -23,6 +29,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tcx, Self::Clsact];
+
     /// The `mode` label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +47,9 @@ pub enum AttachError {
     /// The interface went away first; nothing to worry about.
     #[error("the interface is gone")]
     Gone,
+    /// Somebody else's program would run before a filter, which is not what was asked for.
+    #[error("another program comes first")]
+    Preceded,
     /// The kernel refused a TCX link.
     #[error("create a TCX link for {program}")]
     Tcx {
@@ -64,7 +76,7 @@ impl AttachError {
         match self {
             Self::Gone => "gone",
             Self::Tcx { .. } => "tcx",
-            Self::Clsact { .. } => "clsact",
+            Self::Clsact { .. } | Self::Preceded => "clsact",
         }
     }
 
@@ -91,17 +103,37 @@ pub enum Attachment {
     },
 }
 
-impl Attachment {
-    /// Whether both programs are still there: anybody with the right to may have taken them off.
-    pub fn is_attached(&self, requests: &mut Requests) -> Result<bool, NetlinkError> {
-        Ok(match self {
-            Self::Tcx { transmit, receive } => transmit.is_attached()? && receive.is_attached()?,
-            Self::Clsact { transmit, receive } => {
-                transmit.is_attached(requests)? && receive.is_attached(requests)?
-            }
-        })
-    }
+/// Where an [`Attachment`] is, to look at it without holding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The kernel's numbers of its links.
+    Tcx {
+        /// What the container sends.
+        transmit: u32,
+        /// What it is offered.
+        receive: u32,
+    },
+    /// Its filters.
+    Clsact {
+        /// What the container sends.
+        transmit: ClsactFilter,
+        /// What it is offered.
+        receive: ClsactFilter,
+    },
+}
 
+/// How both programs of an interface stand among those of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody's program runs before them.
+    First,
+    /// This one does, and what it ends is not counted.
+    Preceded(Arc<str>),
+    /// One of them, or both, is not there any more.
+    Missing,
+}
+
+impl Attachment {
     /// How it is attached.
     pub fn mode(&self) -> Mode {
         match self {
@@ -109,12 +141,73 @@ impl Attachment {
             Self::Clsact { .. } => Mode::Clsact,
         }
     }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Tcx { transmit, receive } => Place::Tcx {
+                transmit: transmit.id(),
+                receive: receive.id(),
+            },
+            Self::Clsact { transmit, receive } => Place::Clsact {
+                transmit: *transmit,
+                receive: *receive,
+            },
+        }
+    }
+}
+
+/// A loaded classifier.
+struct Classifier {
+    fd: OwnedFd,
+    id: u32,
+    name: &'static str,
+    direction: Direction,
+}
+
+impl Classifier {
+    fn new(fd: OwnedFd, name: &'static str, direction: Direction) -> io::Result<Self> {
+        let id = object_id(fd.as_fd())?;
+        Ok(Self {
+            fd,
+            id,
+            name,
+            direction,
+        })
+    }
+
+    fn create_link(&self, ifindex: u32) -> Result<TcxLink, AttachError> {
+        TcxLink::create(self.fd.as_fd(), ifindex, self.direction).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::ENODEV | libc::ENXIO) => AttachError::Gone,
+                _ => AttachError::Tcx {
+                    program: self.name,
+                    source,
+                },
+            }
+        })
+    }
+
+    fn add_filter(
+        &self,
+        requests: &mut Requests,
+        ifindex: u32,
+        priority: u32,
+    ) -> Result<ClsactFilter, AttachError> {
+        let program = Program {
+            fd: self.fd.as_fd(),
+            id: self.id,
+            name: self.name,
+        };
+        ClsactFilter::attach(requests, ifindex, self.direction, priority, program)
+            .map_err(|source| refused(self.name, source))
+    }
 }
 
 /// Attaches to interfaces of the network namespace it was made in.
 pub struct Attacher {
-    transmit: OwnedFd,
-    receive: OwnedFd,
+    /// First what the container sends: its first frame is the one there is a race with.
+    classifiers: [Classifier; 2],
     requests: Requests,
     mode: AttachMode,
     has_tcx: bool,
@@ -124,33 +217,52 @@ impl Attacher {
     /// Prepares to attach the two programs as `mode` asks.
     pub fn new(transmit: OwnedFd, receive: OwnedFd, mode: AttachMode) -> Result<Self, NetlinkError> {
         Ok(Self {
-            transmit,
-            receive,
+            classifiers: [
+                Classifier::new(transmit, "dtm_transmit", Direction::Transmit)?,
+                Classifier::new(receive, "dtm_receive", Direction::Receive)?,
+            ],
             requests: Requests::open()?,
             mode,
             has_tcx: tcx_is_supported(),
         })
     }
 
+    /// The address of the socket that its orders come from, see [`crate::net::LinkWatch::open`].
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.requests.port()
+    }
+
     /// Attaches both programs. `in_a_hurry`: others wait behind this one, or there are many to come, so that an
-    /// automatic choice should not wait for the RCU grace periods of TCX (24 ms, others of the host held up).
+    /// automatic choice should not wait for the RCU grace periods of TCX (24 ms, others of the host held up) unless
+    /// somebody else's program would come first on clsact: one that ends a packet's way would hide it.
     pub fn attach(&mut self, ifindex: u32, in_a_hurry: bool) -> Result<Attachment, AttachError> {
         match self.mode {
-            AttachMode::Tcx => self.attach_tcx(ifindex),
-            AttachMode::Clsact => self.attach_clsact(ifindex),
-            AttachMode::Auto if self.has_tcx && !in_a_hurry => match self.attach_tcx(ifindex) {
+            AttachMode::Tcx => self.attach_tcx(ifindex, None),
+            AttachMode::Clsact => self.attach_clsact(ifindex, None, false),
+            AttachMode::Auto if self.has_tcx && !in_a_hurry => match self.attach_tcx(ifindex, None) {
                 Err(AttachError::Tcx { program, source }) => {
                     let error = &source as &dyn std::error::Error;
                     tracing::warn!(ifindex, program, error, "TCX was refused, falling back to clsact");
-                    self.attach_clsact(ifindex)
+                    self.attach_clsact(ifindex, None, false)
                 }
                 result => result,
             },
-            AttachMode::Auto => match self.attach_clsact(ifindex) {
-                // An `ingress` qdisc in the place of clsact has no egress side.
-                Err(AttachError::Clsact { .. }) if self.has_tcx => self.attach_tcx(ifindex),
-                result => result,
-            },
+            AttachMode::Auto => self.attach_clsact_or_tcx(ifindex, None),
+        }
+    }
+
+    /// Puts back what is missing of an attachment, in the first place that can be had. What is still there goes on
+    /// counting where it is.
+    pub fn mend(&mut self, ifindex: u32, rest: Attachment) -> Result<Attachment, AttachError> {
+        match rest {
+            Attachment::Tcx { transmit, receive } => self.attach_tcx(ifindex, Some([transmit, receive])),
+            Attachment::Clsact { transmit, receive } => {
+                let rest = Some([transmit, receive]);
+                match self.mode {
+                    AttachMode::Auto => self.attach_clsact_or_tcx(ifindex, rest),
+                    AttachMode::Tcx | AttachMode::Clsact => self.attach_clsact(ifindex, rest, false),
+                }
+            }
         }
     }
 
@@ -168,42 +280,171 @@ impl Attacher {
         }
     }
 
-    fn attach_tcx(&self, ifindex: u32) -> Result<Attachment, AttachError> {
-        let create = |program: &OwnedFd, direction, name| {
-            TcxLink::create(program.as_fd(), ifindex, direction).map_err(|source| {
-                match source.raw_os_error() {
-                    Some(libc::ENODEV | libc::ENXIO) => AttachError::Gone,
-                    _ => AttachError::Tcx {
-                        program: name,
-                        source,
-                    },
+    /// Looks at how an attachment stands; none where the interface is gone.
+    ///
+    /// Nobody tells of TCX programs that come and go, but somebody tells of filters: without `thorough` those are only
+    /// looked at where a TCX program makes it worth while.
+    pub fn look(
+        &mut self,
+        ifindex: u32,
+        place: Place,
+        thorough: bool,
+    ) -> Result<Option<Standing>, NetlinkError> {
+        let standing = match place {
+            Place::Tcx { transmit, receive } => self.look_at_links(ifindex, [transmit, receive]),
+            Place::Clsact { transmit, receive } => {
+                match self.foreign_tcx(ifindex) {
+                    Ok(None) if !thorough => return Ok(Some(Standing::First)),
+                    // Missing ones matter more than who comes first.
+                    Ok(foreign) => {
+                        self.look_at_filters([transmit, receive])
+                            .map(|standing| match (standing, foreign) {
+                                (Standing::First, Some(foreign)) => Standing::Preceded(foreign),
+                                (standing, _) => standing,
+                            })
+                    }
+                    Err(error) => Err(error),
                 }
-            })
+            }
         };
-        // What the container sends comes first: its first frame is the one there is a race with.
-        let transmit = create(&self.transmit, Direction::Transmit, "dtm_transmit")?;
-        let receive = create(&self.receive, Direction::Receive, "dtm_receive")?;
+        match standing {
+            Ok(Standing::Missing) => match get(&mut self.requests, ifindex) {
+                // It went with its interface: nobody took it off.
+                Err(error) if error.is(libc::ENODEV) => Ok(None),
+                Err(error) => Err(error),
+                Ok(_) => Ok(Some(Standing::Missing)),
+            },
+            Err(error) if error.is(libc::ENODEV) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn look_at_links(&self, ifindex: u32, links: [u32; 2]) -> Result<Standing, NetlinkError> {
+        let mut standing = Standing::First;
+        for (classifier, link) in self.classifiers.iter().zip(links) {
+            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
+            match programs.iter().position(|program| program.link == link) {
+                None => return Ok(Standing::Missing),
+                Some(0) => {}
+                Some(_) => standing = Standing::Preceded(describe(programs[0])),
+            }
+        }
+        Ok(standing)
+    }
+
+    fn look_at_filters(&mut self, filters: [ClsactFilter; 2]) -> Result<Standing, NetlinkError> {
+        let mut standing = Standing::First;
+        for filter in filters {
+            match filter.rank(&mut self.requests)? {
+                Rank::First => {}
+                Rank::After(other) => standing = Standing::Preceded(Arc::from(other)),
+                Rank::Missing => return Ok(Standing::Missing),
+            }
+        }
+        Ok(standing)
+    }
+
+    /// A program at one of the interface's TCX hooks, where dtm has none: all of these run before every filter.
+    fn foreign_tcx(&self, ifindex: u32) -> Result<Option<Arc<str>>, NetlinkError> {
+        if !self.has_tcx {
+            return Ok(None);
+        }
+        for classifier in &self.classifiers {
+            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
+            if let Some(program) = programs.first() {
+                return Ok(Some(describe(*program)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Links both ways; those of `rest` that are still there stay.
+    fn attach_tcx(&mut self, ifindex: u32, rest: Option<[TcxLink; 2]>) -> Result<Attachment, AttachError> {
+        let [transmit, receive] = rest.map_or([None, None], |links| links.map(Some));
+        // Before the links come: what both counted would be counted twice.
+        if let Err(error) = ClsactFilter::remove_all(&mut self.requests, ifindex) {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(ifindex, error, "cannot look for an earlier dtm's filters");
+        }
+        let is_there = |link: &TcxLink, direction| {
+            let programs = tcx_programs(ifindex, direction).unwrap_or_default();
+            programs.iter().any(|program| program.link == link.id())
+        };
+        let link = |classifier: &Classifier, rest: Option<TcxLink>| {
+            rest.filter(|link| is_there(link, classifier.direction))
+                .map_or_else(|| classifier.create_link(ifindex), Ok)
+        };
+        let [first, second] = &self.classifiers;
+        let transmit = link(first, transmit)?;
+        let receive = link(second, receive)?;
         Ok(Attachment::Tcx { transmit, receive })
     }
 
-    fn attach_clsact(&mut self, ifindex: u32) -> Result<Attachment, AttachError> {
+    /// Filters, unless others would run before them or have their place and there is TCX.
+    fn attach_clsact_or_tcx(
+        &mut self,
+        ifindex: u32,
+        rest: Option<[ClsactFilter; 2]>,
+    ) -> Result<Attachment, AttachError> {
+        match self.attach_clsact(ifindex, rest, self.has_tcx) {
+            Err(AttachError::Clsact { .. } | AttachError::Preceded) if self.has_tcx => {
+                self.attach_tcx(ifindex, None)
+            }
+            result => result,
+        }
+    }
+
+    /// Filters both ways; those of `rest` that are still there stay. `first_or_none`: not where others would run
+    /// before them.
+    fn attach_clsact(
+        &mut self,
+        ifindex: u32,
+        rest: Option<[ClsactFilter; 2]>,
+        first_or_none: bool,
+    ) -> Result<Attachment, AttachError> {
+        if first_or_none && matches!(self.foreign_tcx(ifindex), Ok(Some(_))) {
+            return Err(AttachError::Preceded);
+        }
         let Self {
-            transmit,
-            receive,
+            classifiers: [transmit, receive],
             requests,
             ..
         } = self;
-        ClsactFilter::ensure_qdisc(requests, ifindex).map_err(|source| refused("dtm_transmit", source))?;
-        let mut filter = |program: BorrowedFd<'_>, direction, name| {
-            ClsactFilter::attach(requests, ifindex, direction, program, name)
-                .map_err(|source| refused(name, source))
+        let existed =
+            ClsactFilter::ensure_qdisc(requests, ifindex).map_err(|source| refused(transmit.name, source))?;
+        let [transmit_rest, receive_rest] = rest.map_or([None, None], |filters| filters.map(Some));
+        let mut plan = |classifier: &Classifier, rest: Option<ClsactFilter>| {
+            if !existed {
+                return Ok((FIRST, None));
+            }
+            let kept = match rest.map(|filter| (filter, filter.rank(requests))) {
+                Some((filter, Ok(rank))) if rank != Rank::Missing => Some(filter),
+                _ => None,
+            };
+            match kept {
+                Some(filter) => Ok((filter.priority(), Some(filter))),
+                None => ClsactFilter::make_way(requests, ifindex, classifier.direction)
+                    .map(|priority| (priority, None))
+                    .map_err(|source| refused(classifier.name, source)),
+            }
         };
-        let transmit = filter(transmit.as_fd(), Direction::Transmit, "dtm_transmit")?;
-        match filter(receive.as_fd(), Direction::Receive, "dtm_receive") {
-            Ok(receive) => Ok(Attachment::Clsact { transmit, receive }),
+        let plans = [plan(transmit, transmit_rest)?, plan(receive, receive_rest)?];
+        if first_or_none && plans.iter().any(|(priority, _kept)| *priority != FIRST) {
+            return Err(AttachError::Preceded);
+        }
+        let mut filter = |classifier: &Classifier, (priority, kept)| match kept {
+            Some(filter) => Ok(filter),
+            None => classifier.add_filter(requests, ifindex, priority),
+        };
+        let transmit_filter = filter(transmit, plans[0])?;
+        match filter(receive, plans[1]) {
+            Ok(receive) => Ok(Attachment::Clsact {
+                transmit: transmit_filter,
+                receive,
+            }),
             Err(error) => {
                 // Both or none.
-                if let Err(error) = transmit.detach(requests) {
+                if let Err(error) = transmit_filter.detach(requests) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         ifindex,
@@ -215,6 +456,11 @@ impl Attacher {
             }
         }
     }
+}
+
+/// What an operator can look for with `bpftool prog`.
+fn describe(program: TcxProgram) -> Arc<str> {
+    Arc::from(format!("the TCX program {}", program.program))
 }
 
 fn refused(program: &'static str, source: NetlinkError) -> AttachError {

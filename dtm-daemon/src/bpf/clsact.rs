@@ -5,7 +5,10 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use dtm_common::traffic::Direction;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{
+    DecodeError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkBuffer, NlasIterator, Parseable as _,
+    parse_string, parse_u32,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
@@ -19,6 +22,9 @@ const PARENT_EGRESS: u32 = 0xffff_fff3;
 const PARENT_CLSACT: u32 = 0xffff_fff1;
 const HANDLE_CLSACT: u32 = 0xffff_0000;
 
+/// Size of `struct tcmsg`, before the attributes.
+const TC_HEADER: usize = 20;
+
 /// The qdisc's name.
 const QDISC_KIND: &str = "clsact";
 
@@ -27,7 +33,10 @@ const FILTER_HANDLE: u32 = 0x0064_746d;
 
 /// Filters run in order of priority; 1 is the first. A priority belongs to one kind of filter, so where another
 /// kind has it the next one is tried.
-const PRIORITIES: std::ops::RangeInclusive<u32> = 1..=8;
+const PRIORITIES: std::ops::RangeInclusive<u32> = FIRST..=8;
+
+/// The priority that runs before all others.
+pub(super) const FIRST: u32 = 1;
 
 /// `ETH_P_ALL` in network byte order, as the lower half of `tcm_info` holds it.
 const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
@@ -35,21 +44,37 @@ const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
 /// `TCA_BPF_FLAG_ACT_DIRECT`: the program's return value is the verdict.
 const DIRECT_ACTION: u32 = 1;
 
+/// How every program of dtm's is called, and with it its filter.
+const OURS: &str = "dtm_";
+
 /// A filter of ours on one direction of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClsactFilter {
     ifindex: u32,
     direction: Direction,
     priority: u32,
+    /// The kernel's number for the program.
+    program: u32,
+}
+
+/// How a filter stands among those of its direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// Nobody's filter runs before it.
+    First,
+    /// This one does.
+    After(String),
+    /// It is not there, or has another program.
+    Missing,
 }
 
 impl ClsactFilter {
-    /// Makes sure the interface has a clsact qdisc.
+    /// Makes sure the interface has a clsact qdisc. Whether it had one before.
     ///
     /// # Errors
     ///
     /// `ENODEV` where the interface is gone, [`NetlinkError::Occupied`] where it has an `ingress` qdisc.
-    pub fn ensure_qdisc(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
+    pub fn ensure_qdisc(requests: &mut Requests, ifindex: u32) -> Result<bool, NetlinkError> {
         let mut message = TcMessage::with_index(index(ifindex));
         message.header.parent = TcHandle::from(PARENT_CLSACT);
         message.header.handle = TcHandle::from(HANDLE_CLSACT);
@@ -59,12 +84,57 @@ impl ClsactFilter {
             NLM_F_CREATE | NLM_F_EXCL,
         );
         match result {
-            Err(error) if error.is(libc::EEXIST) => must_be_clsact(requests, ifindex),
-            result => result,
+            Err(error) if error.is(libc::EEXIST) => must_be_clsact(requests, ifindex).map(|()| true),
+            result => result.map(|()| false),
         }
     }
 
-    /// Puts `program` on one direction of the interface, replacing one of ours that is there already.
+    /// The first priority that others leave free on a direction of an interface, so that a filter put there runs before
+    /// all it can; 1 is before everybody. Filters of ours that would be in its way, or beside it, are taken off: only an
+    /// earlier dtm that did not end in order leaves such.
+    pub(super) fn make_way(
+        requests: &mut Requests,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<u32, NetlinkError> {
+        let listed = list(requests, ifindex, direction)?;
+        let is_taken = |priority: &u32| {
+            listed
+                .iter()
+                .any(|filter| filter.priority == *priority && !filter.leaves_room())
+        };
+        let free = PRIORITIES.clone().find(|priority| !is_taken(priority));
+        let place = free.unwrap_or(*PRIORITIES.end());
+        let head = listed.iter().find(|filter| filter.priority == place);
+        for filter in listed.iter().filter(|filter| filter.is_ours()) {
+            // The one at the head of its place is replaced where it is, without a moment in which nobody counts.
+            if head != Some(filter) {
+                filter.delete(requests, ifindex, direction)?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// Takes off every filter of ours on both directions of an interface, whoever made it.
+    pub(super) fn remove_all(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
+        for direction in [Direction::Transmit, Direction::Receive] {
+            for filter in list(requests, ifindex, direction)?
+                .iter()
+                .filter(|filter| filter.is_ours())
+            {
+                tracing::debug!(
+                    ifindex,
+                    name = filter.name,
+                    "an earlier dtm's filter is taken off"
+                );
+                filter.delete(requests, ifindex, direction)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `program` on one direction of the interface at this priority, or the next that is free, replacing one of ours
+    /// that is there already. Among filters of its own priority a new one is the first.
     ///
     /// `direction` is the container's, seen from the host end: what the container transmits comes in there.
     ///
@@ -75,22 +145,24 @@ impl ClsactFilter {
         requests: &mut Requests,
         ifindex: u32,
         direction: Direction,
-        program: BorrowedFd<'_>,
-        name: &str,
+        from: u32,
+        program: Program<'_>,
     ) -> Result<Self, NetlinkError> {
+        let Program { fd, id, name } = program;
         let options = vec![
-            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(fd.as_raw_fd().cast_unsigned())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::from_bits_retain(
                 DIRECT_ACTION,
             ))),
         ];
         let mut refused = None;
-        for priority in PRIORITIES {
+        for priority in from..=*PRIORITIES.end() {
             let filter = Self {
                 ifindex,
                 direction,
                 priority,
+                program: id,
             };
             let mut message = TcMessage::from_parts(filter.header(), Vec::new());
             message
@@ -108,19 +180,35 @@ impl ClsactFilter {
         Err(refused.unwrap_or(NetlinkError::Unanswered))
     }
 
-    /// Whether the filter is still there, with the program that `attach` put on it or another of that name.
-    pub fn is_attached(self, requests: &mut Requests) -> Result<bool, NetlinkError> {
-        let mut message = TcMessage::from_parts(self.header(), Vec::new());
-        message
-            .attributes
-            .push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
-        match requests.get(RouteNetlinkMessage::GetTrafficFilter(message)) {
-            Ok(_filter) => Ok(true),
-            Err(error) if error.is(libc::ENODEV) || error.is(libc::ENOENT) || error.is(libc::EINVAL) => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
+    /// Its priority; 1 runs first.
+    pub(super) fn priority(self) -> u32 {
+        self.priority
+    }
+
+    /// How the filter stands among those of others.
+    pub(super) fn rank(self, requests: &mut Requests) -> Result<Rank, NetlinkError> {
+        let listed = list(requests, self.ifindex, self.direction)?;
+        let is_this = |filter: &Listed| {
+            filter.priority == self.priority
+                && filter.handle == FILTER_HANDLE
+                && filter.program == Some(self.program)
+        };
+        let Some(at) = listed.iter().position(is_this) else {
+            return Ok(Rank::Missing);
+        };
+        Ok(listed[..at].first().map_or(Rank::First, |filter| {
+            let Listed {
+                kind,
+                priority,
+                handle,
+                name,
+                ..
+            } = filter;
+            let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+            Rank::After(format!(
+                "the {kind} filter{name} of priority {priority}, handle {handle:#x}"
+            ))
+        }))
     }
 
     /// Takes the filter off. That it or its interface is gone already is no error.
@@ -138,17 +226,130 @@ impl ClsactFilter {
     }
 
     fn header(self) -> TcHeader {
-        let parent = match self.direction {
-            Direction::Transmit => PARENT_INGRESS,
-            Direction::Receive => PARENT_EGRESS,
+        header(
+            self.ifindex,
+            self.direction,
+            FILTER_HANDLE,
+            self.priority,
+            PROTOCOL_ALL,
+        )
+    }
+}
+
+/// A program as a filter needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// The loaded program.
+    pub fd: BorrowedFd<'a>,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Its name.
+    pub name: &'static str,
+}
+
+/// A filter on one direction of an interface, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    priority: u32,
+    protocol: u32,
+    handle: u32,
+    kind: String,
+    name: Option<String>,
+    program: Option<u32>,
+}
+
+impl Listed {
+    /// Whether another filter of ours may have the same priority.
+    fn leaves_room(&self) -> bool {
+        self.kind == TcFilterBpf::KIND && self.protocol == PROTOCOL_ALL
+    }
+
+    fn is_ours(&self) -> bool {
+        self.leaves_room()
+            && self.handle == FILTER_HANDLE
+            && self.name.as_ref().is_some_and(|name| name.starts_with(OURS))
+    }
+
+    fn delete(
+        &self,
+        requests: &mut Requests,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<(), NetlinkError> {
+        let filter = ClsactFilter {
+            ifindex,
+            direction,
+            priority: self.priority,
+            program: 0,
         };
-        TcHeader {
-            index: index(self.ifindex),
-            parent: TcHandle::from(parent),
-            handle: TcHandle::from(FILTER_HANDLE),
-            info: self.priority << 16 | PROTOCOL_ALL,
-            ..TcHeader::default()
+        filter.detach(requests)
+    }
+}
+
+/// The filters of one direction, in the order in which they run. Those of chains that a packet only gets to by another
+/// filter's word are left out.
+fn list(requests: &mut Requests, ifindex: u32, direction: Direction) -> Result<Vec<Listed>, NetlinkError> {
+    let message = TcMessage::from_parts(header(ifindex, direction, 0, 0, 0), Vec::new());
+    let question = RouteNetlinkMessage::GetTrafficFilter(message);
+    match requests.dump_with(&question, listed) {
+        // There is no qdisc.
+        Err(error) if error.is(libc::EINVAL) || error.is(libc::ENOENT) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+/// Reads a filter out of a message: only what matters here, for the rest is anybody's.
+fn listed(message: &[u8]) -> Result<Option<Listed>, DecodeError> {
+    const TCA_KIND: u16 = 1;
+    const TCA_OPTIONS: u16 = 2;
+    const TCA_CHAIN: u16 = 11;
+    let payload = NetlinkBuffer::new_checked(message)?.payload();
+    let header = TcHeader::parse(payload)?;
+    let handle = u32::from(header.handle);
+    // Each priority begins with an entry of its own that is no filter.
+    if handle == 0 {
+        return Ok(None);
+    }
+    let mut filter = Listed {
+        priority: header.info >> 16,
+        protocol: header.info & 0xffff,
+        handle,
+        kind: String::new(),
+        name: None,
+        program: None,
+    };
+    let attributes = payload.get(TC_HEADER..).unwrap_or_default();
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            TCA_KIND => filter.kind = parse_string(attribute.value())?,
+            TCA_CHAIN if parse_u32(attribute.value())? != 0 => return Ok(None),
+            TCA_OPTIONS if filter.kind == TcFilterBpf::KIND => {
+                for option in NlasIterator::new(attribute.value()) {
+                    match TcFilterBpfOption::parse(&option?)? {
+                        TcFilterBpfOption::ProgName(name) => filter.name = Some(name),
+                        TcFilterBpfOption::ProgId(id) => filter.program = Some(id),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
         }
+    }
+    Ok(Some(filter))
+}
+
+fn header(ifindex: u32, direction: Direction, handle: u32, priority: u32, protocol: u32) -> TcHeader {
+    let parent = match direction {
+        Direction::Transmit => PARENT_INGRESS,
+        Direction::Receive => PARENT_EGRESS,
+    };
+    TcHeader {
+        index: index(ifindex),
+        parent: TcHandle::from(parent),
+        handle: TcHandle::from(handle),
+        info: priority << 16 | protocol,
+        ..TcHeader::default()
     }
 }
 

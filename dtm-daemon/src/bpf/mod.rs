@@ -11,7 +11,7 @@ mod kernel;
 mod symbols;
 mod sys;
 
-pub use attach::{AttachError, Attacher, Attachment, Mode};
+pub use attach::{AttachError, Attacher, Attachment, Mode, Place, Standing};
 pub use btf::{DropReasons, KernelTypes};
 pub use clsact::ClsactFilter;
 pub use counters::CounterBanks;

@@ -1,9 +1,9 @@
-//! The bpf(2) calls no crate wraps: TCX links by interface index, and reading a per-CPU hash in batches.
+//! The bpf(2) calls no crate wraps: TCX links and programs by interface index, and reading a per-CPU hash in batches.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use dtm_common::traffic::Direction;
@@ -24,9 +24,22 @@ const BPF_F_BEFORE: u32 = 1 << 3;
 /// A program attached to one direction of an interface. Dropping it detaches the program.
 #[derive(Debug)]
 pub struct TcxLink {
-    /// Keeps the link.
-    fd: OwnedFd,
+    /// Keeps the link; nothing is asked of it any more.
+    _fd: OwnedFd,
+    /// The kernel's number for the link.
+    id: u32,
 }
+
+/// A program that runs at a TCX hook, and the link that holds it there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TcxProgram {
+    pub(super) program: u32,
+    /// 0 where it was attached without a link.
+    pub(super) link: u32,
+}
+
+/// The most programs at one hook, `BPF_MPROG_MAX`.
+const PROGRAMS_MAX: usize = 64;
 
 /// `union bpf_attr` as `BPF_LINK_CREATE` reads it for TCX.
 #[repr(C)]
@@ -49,16 +62,12 @@ struct ObjectInfo {
     info: u64,
 }
 
-/// `struct bpf_link_info` of a TCX link, `include/uapi/linux/bpf.h`.
+/// How `struct bpf_link_info` and `struct bpf_prog_info` begin, `include/uapi/linux/bpf.h`.
 #[repr(C)]
 #[derive(Default)]
-struct TcxInfo {
+struct Info {
     kind: u32,
     id: u32,
-    prog_id: u32,
-    padding: u32,
-    ifindex: u32,
-    attach_type: u32,
 }
 
 /// `union bpf_attr` as `BPF_PROG_QUERY` reads it.
@@ -138,24 +147,55 @@ impl TcxLink {
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        Ok(Self { fd })
+        let id = object_id(fd.as_fd())?;
+        Ok(Self { _fd: fd, id })
+    }
+
+    /// The kernel's number for the link.
+    pub(super) fn id(&self) -> u32 {
+        self.id
     }
 }
 
-impl TcxLink {
-    /// Whether the program is still attached: others may detach a link by force, and a vanished interface does.
-    pub fn is_attached(&self) -> io::Result<bool> {
-        let mut info = TcxInfo::default();
-        let mut attributes = ObjectInfo {
-            fd: self.fd.as_raw_fd().cast_unsigned(),
-            info_len: size_of::<TcxInfo>() as u32,
-            info: std::ptr::from_mut(&mut info) as u64,
-        };
-        // SAFETY: `info` lives through the call and its size is told.
-        unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-        // A detached link has no interface.
-        Ok(info.ifindex != 0)
+/// The kernel's number for the program or link behind `fd`.
+pub(super) fn object_id(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = Info::default();
+    let mut attributes = ObjectInfo {
+        fd: fd.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<Info>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: `info` lives through the call and its size is told.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info.id)
+}
+
+/// The programs of TCX at one direction of an interface, in the order in which they run.
+///
+/// # Errors
+///
+/// `ENODEV` where the interface is gone, `EINVAL` where the kernel has no TCX.
+pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<TcxProgram>> {
+    let (mut programs, mut links) = ([0_u32; PROGRAMS_MAX], [0_u32; PROGRAMS_MAX]);
+    let mut attributes = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: attach_type(direction),
+        prog_ids: programs.as_mut_ptr() as u64,
+        link_ids: links.as_mut_ptr() as u64,
+        count: PROGRAMS_MAX as u32,
+        ..ProgQuery::default()
+    };
+    // SAFETY: both arrays live through the call and hold as many numbers as are told.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attributes) } {
+        Ok(_) => {}
+        // Nothing was ever attached there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     }
+    let found = programs.into_iter().zip(links).take(attributes.count as usize);
+    Ok(found
+        .map(|(program, link)| TcxProgram { program, link })
+        .collect())
 }
 
 fn attach_type(direction: Direction) -> u32 {

@@ -122,6 +122,7 @@ fn status() -> Status {
             (("bridge", "clsact"), 1),
         ]
         .into(),
+        preceded: [("clsact", 1), ("tcx", 0)].into(),
         features: [("btf", true), ("drop_reasons", false)].into(),
         programs: [("dtm_receive", 2), ("dtm_drop", 1)].into(),
         maps: [("COUNTERS", (2, 8192))].into(),

@@ -5,11 +5,14 @@
 use std::io;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// `NLMSG_MIN_TYPE`: what is below is netlink's own, not a family's.
+const NLMSG_MIN_TYPE: u16 = 0x10;
 
 /// More than any single message of the kernel; a dump comes in pieces of at most this.
 const BUFFER: usize = 64 * 1024;
@@ -66,9 +69,16 @@ impl Requests {
         })
     }
 
+    /// The socket's own address: the kernel says it in what it tells others of this socket's orders.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
     /// Orders something and waits for the kernel's acknowledgement.
     pub fn acknowledged(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, |_answer| ())
+        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, |_answer| Ok(()))
             .map(drop)
     }
 
@@ -77,17 +87,29 @@ impl Requests {
         let mut answer = None;
         // Without the echo, traffic control tells its listeners the answer and not whoever asked.
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO, |message| {
-            answer = Some(message);
+            answer = inner(message)?;
+            Ok(())
         })?;
         answer.ok_or(NetlinkError::Unanswered)
     }
 
     /// Asks for all objects of a kind; asks again where they changed meanwhile.
     pub fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.dump_with(message, inner)
+    }
+
+    /// As [`dump`](Self::dump), of what others made: `read` finds what matters in a whole message's bytes, for what they
+    /// put into the rest may be nothing that can be decoded.
+    pub fn dump_with<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        mut read: impl FnMut(&[u8]) -> Result<Option<T>, DecodeError>,
+    ) -> Result<Vec<T>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut answers = Vec::new();
             let consistent = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, |message| {
-                answers.push(message);
+                answers.extend(read(message)?);
+                Ok(())
             })?;
             if consistent {
                 return Ok(answers);
@@ -102,7 +124,7 @@ impl Requests {
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-        mut answer: impl FnMut(RouteNetlinkMessage),
+        mut answer: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<bool, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = NetlinkMessage::from(message);
@@ -116,19 +138,23 @@ impl Requests {
         loop {
             self.buffer.clear();
             let received = self.socket.recv(&mut self.buffer, 0)?;
-            for message in messages(&self.buffer[..received]) {
-                let message = message.map_err(NetlinkError::Decode)?;
-                if message.header.sequence_number != self.sequence {
+            for frame in frames(&self.buffer[..received]) {
+                let header = NetlinkBuffer::new_checked(frame).map_err(NetlinkError::Decode)?;
+                if header.sequence_number() != self.sequence {
                     // The rest of an answer whose reader gave up.
                     continue;
                 }
-                consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
-                match message.payload {
+                consistent &= header.flags() & NLM_F_DUMP_INTR == 0;
+                if header.message_type() >= NLMSG_MIN_TYPE {
+                    answer(frame).map_err(NetlinkError::Decode)?;
+                    continue;
+                }
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame);
+                match message.map_err(NetlinkError::Decode)?.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(NetlinkError::Refused(error.to_io()));
                     }
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(consistent),
-                    NetlinkPayload::InnerMessage(message) => answer(message),
                     _ => {}
                 }
             }
@@ -136,16 +162,22 @@ impl Requests {
     }
 }
 
-/// The messages in one datagram; one that cannot be decoded is an error among the others.
-pub(super) fn messages(
-    mut bytes: &[u8],
-) -> impl Iterator<Item = Result<NetlinkMessage<RouteNetlinkMessage>, DecodeError>> {
+/// What a message of the route family says.
+pub(super) fn inner(frame: &[u8]) -> Result<Option<RouteNetlinkMessage>, DecodeError> {
+    Ok(match NetlinkMessage::deserialize(frame)?.payload {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    })
+}
+
+/// The messages in one datagram, each with its header.
+pub(super) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         // `struct nlmsghdr` begins with the length of the whole message; messages are aligned to 4 bytes.
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let length = length.clamp(16, bytes.len().max(16));
         let message = bytes.get(..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(NetlinkMessage::deserialize(message))
+        Some(message)
     })
 }

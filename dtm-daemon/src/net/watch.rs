@@ -1,16 +1,27 @@
 //! What happens to interfaces, as it happens.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{io, ops::RangeInclusive, os::fd::AsRawFd as _};
 
-use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::NetlinkBuffer;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::unix::AsyncFd;
 
-use super::{Link, requests::messages};
+use super::{
+    Link,
+    requests::{frames, inner},
+};
 
-/// `RTNLGRP_LINK` as a bit of the address' groups.
+/// `RTNLGRP_LINK` and `RTNLGRP_TC` as bits of the address' groups.
 const GROUP_LINK: u32 = 1;
+const GROUP_TC: u32 = 1 << 3;
+
+/// What traffic control tells, `include/uapi/linux/rtnetlink.h`: its qdiscs are 36 to 38, its classes 40 to 42, its
+/// filters 44 to 46, its actions 48 to 50, its chains 100 to 102.
+const TRAFFIC_CONTROL: [RangeInclusive<u16>; 2] = [36..=50, 100..=102];
+const RTM_DELQDISC: u16 = 37;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_DELTFILTER: u16 = 45;
 
 /// Room for the bursts of a host that starts a hundred containers at once; the kernel's default holds some thirty
 /// messages.
@@ -26,26 +37,30 @@ pub enum LinkEvent {
     Changed(Link),
     /// The interface is gone.
     Removed(Link),
+    /// Somebody else changed the filters of this interface, or took its qdisc away.
+    Filters(u32),
     /// Events were lost: only a dump can tell what is there.
     Overflow,
 }
 
-/// A subscription to the interfaces of the namespace it was made in. What happens after [`LinkWatch::open`] is not
+/// A subscription to the interfaces of the namespace it was made in, and to what others do to their filters. What happens after [`LinkWatch::open`] is not
 /// missed, or an [`LinkEvent::Overflow`] says so.
 pub struct LinkWatch {
     socket: AsyncFd<Socket>,
+    own: u32,
     buffer: Vec<u8>,
 }
 
 impl LinkWatch {
-    /// Subscribes.
-    pub fn open() -> io::Result<Self> {
+    /// Subscribes. What the socket with the address `own` does to filters is not told.
+    pub fn open(own: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, GROUP_LINK))?;
+        socket.bind(&SocketAddr::new(0, GROUP_LINK | GROUP_TC))?;
         socket.set_non_blocking(true)?;
         force_receive_buffer(&socket);
         Ok(Self {
             socket: register(socket)?,
+            own,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -64,15 +79,8 @@ impl LinkWatch {
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => continue,
             };
-            let events: Vec<_> = messages(&self.buffer[..received])
-                .filter_map(|message| match message {
-                    Ok(message) => event(&message.payload),
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::debug!(error, "cannot decode a link event");
-                        Some(LinkEvent::Overflow)
-                    }
-                })
+            let events: Vec<_> = frames(&self.buffer[..received])
+                .filter_map(|frame| event(frame, self.own))
                 .collect();
             if !events.is_empty() {
                 return Ok(events);
@@ -81,15 +89,28 @@ impl LinkWatch {
     }
 }
 
-fn event(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
-    match payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) if is_own(message) => {
-            Some(LinkEvent::Changed(Link::from_message(message)))
+fn event(frame: &[u8], own: u32) -> Option<LinkEvent> {
+    let header = NetlinkBuffer::new_checked(frame).ok()?;
+    let kind = header.message_type();
+    if TRAFFIC_CONTROL.iter().any(|kinds| kinds.contains(&kind)) {
+        // What somebody's filter holds need not be understood: the interface's index is the second word.
+        let ifindex = u32::from_ne_bytes(*header.payload().get(4..)?.first_chunk()?);
+        let matters = matches!(kind, RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER);
+        return (matters && header.port_number() != own).then_some(LinkEvent::Filters(ifindex));
+    }
+    match inner(frame) {
+        Ok(Some(RouteNetlinkMessage::NewLink(message))) if is_own(&message) => {
+            Some(LinkEvent::Changed(Link::from_message(&message)))
         }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) if is_own(message) => {
-            Some(LinkEvent::Removed(Link::from_message(message)))
+        Ok(Some(RouteNetlinkMessage::DelLink(message))) if is_own(&message) => {
+            Some(LinkEvent::Removed(Link::from_message(&message)))
         }
-        _ => None,
+        Ok(_) => None,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "cannot decode a link event");
+            Some(LinkEvent::Overflow)
+        }
     }
 }
 

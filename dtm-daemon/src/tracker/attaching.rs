@@ -1,10 +1,11 @@
-//! The thread that attaches: a TCX attach waits for RCU grace periods, which nobody else should.
+//! The thread that attaches: a TCX attach waits for RCU grace periods, and all of it for whoever holds RTNL, which nobody
+//! else should.
 
 use std::{collections::VecDeque, io, sync::mpsc, thread};
 
 use tokio::sync::mpsc as tokio_mpsc;
 
-use crate::bpf::{AttachError, Attacher, Attachment};
+use crate::bpf::{AttachError, Attacher, Attachment, Place, Standing};
 
 /// An interface at one time of its life: an index may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,59 +28,74 @@ pub(crate) enum AttachJob {
     },
     /// Take an attachment off.
     Detach(Attachment),
+    /// Look at these, then say that it is done.
+    Look(Vec<Look>),
 }
 
-/// How an [`AttachJob::Attach`] or an [`AttachJob::Mend`] went.
+/// An attachment to look at.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    pub(crate) generation: Generation,
+    pub(crate) place: Place,
+    /// Whether filters are listed too, see [`Attacher::look`].
+    pub(crate) thorough: bool,
+    /// How it stood last time: what has not changed is not told.
+    pub(crate) known: Standing,
+}
+
+/// What the thread tells.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// How an [`AttachJob::Attach`] or an [`AttachJob::Mend`] went.
+    Attached(Attached),
+    /// How an attachment stands, where that has changed.
+    Looked(Looked),
+    /// An [`AttachJob::Look`] is done.
+    LooksDone,
+}
+
+/// How attaching to an interface went.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) generation: Generation,
     pub(crate) result: Result<Attachment, AttachError>,
 }
 
-/// Starts the thread. It ends when the job channel is closed and every job is done.
+/// How the attachment that was in this place stands.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) generation: Generation,
+    pub(crate) place: Place,
+    pub(crate) standing: Standing,
+}
+
+/// Starts the thread. It ends when the job channel is closed and every job but looking is done.
 pub(crate) fn spawn(
     attacher: Attacher,
     jobs: mpsc::Receiver<AttachJob>,
-    results: tokio_mpsc::Sender<Attached>,
+    reports: tokio_mpsc::Sender<Report>,
 ) -> io::Result<thread::JoinHandle<()>> {
+    let worker = Worker {
+        attacher,
+        reports,
+        births: VecDeque::new(),
+        ends: VecDeque::new(),
+        looks: VecDeque::new(),
+    };
     thread::Builder::new()
         .name("dtm-attach".to_owned())
-        .spawn(move || run(attacher, &jobs, &results))
+        .spawn(move || worker.run(&jobs))
 }
 
-fn run(mut attacher: Attacher, jobs: &mpsc::Receiver<AttachJob>, results: &tokio_mpsc::Sender<Attached>) {
-    // Births first: a packet that comes before its program is lost to the count, a program too many is not.
-    let (mut births, mut ends) = (VecDeque::new(), VecDeque::new());
-    loop {
-        if births.is_empty() && ends.is_empty() {
-            match jobs.recv() {
-                Ok(job) => sort(job, &mut births, &mut ends),
-                Err(mpsc::RecvError) => return,
-            }
-        }
-        while let Ok(job) = jobs.try_recv() {
-            sort(job, &mut births, &mut ends);
-        }
-        if let Some(Birth {
-            generation,
-            bulk,
-            rest,
-        }) = births.pop_front()
-        {
-            // A link that is left would count beside the new one; a filter that is left is replaced in its place.
-            drop(rest);
-            let result = attacher.attach(generation.ifindex, bulk || !births.is_empty());
-            if let Err(unsent) = results.blocking_send(Attached { generation, result }) {
-                // The tracker is gone: what was just attached goes too.
-                ends.extend(unsent.0.result.ok());
-            }
-        } else if let Some(attachment) = ends.pop_front()
-            && let Err(error) = attacher.detach(attachment)
-        {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "cannot take a program off");
-        }
-    }
+/// The thread's own: what it has to do, most urgent first.
+struct Worker {
+    attacher: Attacher,
+    reports: tokio_mpsc::Sender<Report>,
+    /// A packet that comes before its program is lost to the count, a program too many is not.
+    births: VecDeque<Birth>,
+    ends: VecDeque<Attachment>,
+    /// None marks the end of a job.
+    looks: VecDeque<Option<Look>>,
 }
 
 /// An interface to attach to, and what is left of an earlier attachment.
@@ -89,18 +105,101 @@ struct Birth {
     rest: Option<Attachment>,
 }
 
-fn sort(job: AttachJob, births: &mut VecDeque<Birth>, ends: &mut VecDeque<Attachment>) {
-    match job {
-        AttachJob::Attach { generation, bulk } => births.push_back(Birth {
+impl Worker {
+    fn run(mut self, jobs: &mpsc::Receiver<AttachJob>) {
+        loop {
+            if self.births.is_empty() && self.ends.is_empty() && self.looks.is_empty() {
+                match jobs.recv() {
+                    Ok(job) => self.sort(job),
+                    Err(mpsc::RecvError) => return,
+                }
+            }
+            loop {
+                match jobs.try_recv() {
+                    Ok(job) => self.sort(job),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                    Err(mpsc::TryRecvError::Disconnected) => {
+                        self.looks.clear();
+                        break;
+                    }
+                }
+            }
+            if let Some(birth) = self.births.pop_front() {
+                self.attach(birth);
+            } else if let Some(attachment) = self.ends.pop_front() {
+                if let Err(error) = self.attacher.detach(attachment) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot take a program off");
+                }
+            } else if let Some(look) = self.looks.pop_front() {
+                let report = look.map_or(Some(Report::LooksDone), |look| self.look(look));
+                // A tracker that is gone does not want to know.
+                report.map(|report| self.reports.blocking_send(report).ok());
+            }
+        }
+    }
+
+    fn sort(&mut self, job: AttachJob) {
+        match job {
+            AttachJob::Attach { generation, bulk } => self.births.push_back(Birth {
+                generation,
+                bulk,
+                rest: None,
+            }),
+            AttachJob::Mend { generation, rest } => self.births.push_back(Birth {
+                generation,
+                bulk: false,
+                rest: Some(rest),
+            }),
+            AttachJob::Detach(attachment) => self.ends.push_back(attachment),
+            AttachJob::Look(looks) => self.looks.extend(looks.into_iter().map(Some).chain([None])),
+        }
+    }
+
+    fn attach(&mut self, birth: Birth) {
+        let Birth {
             generation,
             bulk,
-            rest: None,
-        }),
-        AttachJob::Mend { generation, rest } => births.push_back(Birth {
+            rest,
+        } = birth;
+        let ifindex = generation.ifindex;
+        let result = match rest {
+            Some(rest) => self.attacher.mend(ifindex, rest),
+            None => self.attacher.attach(ifindex, bulk || !self.births.is_empty()),
+        };
+        let report = Report::Attached(Attached { generation, result });
+        if let Err(unsent) = self.reports.blocking_send(report)
+            && let Report::Attached(attached) = unsent.0
+        {
+            // The tracker is gone: what was just attached goes too.
+            self.ends.extend(attached.result.ok());
+        }
+    }
+
+    fn look(&mut self, look: Look) -> Option<Report> {
+        let Look {
             generation,
-            bulk: false,
-            rest: Some(rest),
-        }),
-        AttachJob::Detach(attachment) => ends.push_back(attachment),
+            place,
+            thorough,
+            known,
+        } = look;
+        match self.attacher.look(generation.ifindex, place, thorough) {
+            Ok(standing) => standing.filter(|standing| *standing != known).map(|standing| {
+                Report::Looked(Looked {
+                    generation,
+                    place,
+                    standing,
+                })
+            }),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    ifindex = generation.ifindex,
+                    error,
+                    "cannot look at what is attached"
+                );
+                None
+            }
+        }
     }
 }

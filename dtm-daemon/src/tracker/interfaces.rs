@@ -26,6 +26,10 @@ pub(crate) struct Interface {
     pub(crate) generation: Generation,
     pub(crate) slot: u32,
     pub(crate) attachment: AttachmentState,
+    /// Whose program runs before dtm's there.
+    pub(crate) preceded: Option<Arc<str>>,
+    /// Somebody took a program off that is not back yet.
+    pub(crate) mending: bool,
     pub(crate) role: Role,
     pub(crate) since: Instant,
     /// What its slot had counted when its traffic began to be somebody else's: that stays with whoever had it.
@@ -39,7 +43,7 @@ pub(crate) enum AttachmentState {
     Attaching,
     /// Counting.
     Attached(Attachment),
-    /// The kernel refused; tried again when dtm resynchronises.
+    /// The kernel refused; tried again from time to time, and when somebody changes what is there.
     Failed,
 }
 

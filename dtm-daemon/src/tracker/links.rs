@@ -120,6 +120,7 @@ impl Tracker {
         }
         let now = Instant::now();
         let Some(slot) = self.slots.take(now) else {
+            self.refused = true;
             self.count_attach_error("no_slot");
             tracing::warn!(
                 interface = &*link.name,
@@ -141,6 +142,8 @@ impl Tracker {
             generation,
             slot,
             attachment,
+            preceded: None,
+            mending: false,
             role,
             since: now,
             base: Traffic::default(),
@@ -150,6 +153,7 @@ impl Tracker {
             Role::Bridge { .. } => OWNER_NONE,
         };
         if let Err(error) = self.kernel.enter(interface.key(), slot) {
+            self.refused = true;
             self.count_map_error("index", &error);
             self.slots.give_back(slot, now);
             return;
@@ -176,6 +180,15 @@ impl Tracker {
                 let (mode, waited) = (attachment.mode().as_str(), interface.since.elapsed());
                 tracing::debug!(interface = &*interface.link.name, mode, ?waited, "attached");
                 interface.attachment = AttachmentState::Attached(attachment);
+                if std::mem::take(&mut interface.mending) {
+                    self.counts.reattached += 1;
+                    tracing::warn!(
+                        interface = &*interface.link.name,
+                        mode,
+                        "somebody had taken a program off, it is attached again"
+                    );
+                }
+                self.suspect(generation.ifindex);
             }
             (Some(interface), Err(error)) => {
                 interface.attachment = AttachmentState::Failed;
@@ -211,8 +224,7 @@ impl Tracker {
             slot,
             attachment,
             role,
-            since: _,
-            base: _,
+            ..
         } = interface;
         // Filters went with the interface; links did too, but their descriptors are still open.
         if let AttachmentState::Attached(attachment @ Attachment::Tcx { .. }) = attachment {

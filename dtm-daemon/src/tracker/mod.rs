@@ -40,11 +40,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    attaching::{AttachJob, Attached},
+    attaching::{AttachJob, Report},
     claims::Claims,
     containers::Containers,
     handle::Command,
     interfaces::{AttachmentState, Interface},
+    mending::{LOOK, Looks},
     nameless::Orphan,
     networks::Networks,
     resolving::{ResolveJob, Resolved},
@@ -67,8 +68,11 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// How often everything is compared with a fresh list of interfaces, and with what is attached, whatever the events
-/// said.
-const RESYNCHRONISE: Duration = Duration::from_secs(30);
+/// said: events are not lost without a word, so this is for what nobody thought of.
+const RESYNCHRONISE: Duration = Duration::from_mins(5);
+
+/// How often it is tried again where something could not be attached.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Room in the channels between the tracker and its threads: more jobs than a host starts containers at once.
 const CHANNEL: usize = 1024;
@@ -105,12 +109,15 @@ pub struct Tracker {
     docker: Docker,
     counts: Counts,
     features: BTreeMap<&'static str, bool>,
+    looks: Looks,
+    /// An interface got no slot, or none of the kernel side's entries.
+    refused: bool,
     /// Attach jobs of the start that are not done.
     starting: Option<HashSet<u32>>,
     requests: Requests,
     links: LinkWatch,
     attach_jobs: std_mpsc::Sender<AttachJob>,
-    attached: mpsc::Receiver<Attached>,
+    reports: mpsc::Receiver<Report>,
     attach_thread: thread::JoinHandle<()>,
     resolve_jobs: std_mpsc::Sender<ResolveJob>,
     resolved: mpsc::Receiver<Resolved>,
@@ -163,14 +170,14 @@ impl Tracker {
             linger,
             procfs,
         } = settings;
-        let links = LinkWatch::open().context("subscribe to the kernel's link events")?;
         let (transmit, receive) = kernel.classifiers()?;
-        let programs =
+        let attacher =
             Attacher::new(transmit, receive, attach_mode).context("open a netlink socket to attach with")?;
+        let links = LinkWatch::open(attacher.port()?).context("subscribe to the kernel's link events")?;
         let (attach_jobs, attach_queue) = std_mpsc::channel();
-        let (sender, attached) = mpsc::channel(CHANNEL);
+        let (sender, reports) = mpsc::channel(CHANNEL);
         let attach_thread =
-            attaching::spawn(programs, attach_queue, sender).context("start the thread that attaches")?;
+            attaching::spawn(attacher, attach_queue, sender).context("start the thread that attaches")?;
         let (resolve_jobs, resolve_queue) = std_mpsc::channel();
         let (resolve_results, resolved) = mpsc::channel(CHANNEL);
         resolving::spawn(procfs, resolve_queue, resolve_results)?;
@@ -198,11 +205,13 @@ impl Tracker {
             docker: Docker::default(),
             counts: Counts::new(),
             features,
+            looks: Looks::default(),
+            refused: false,
             starting: None,
             requests: Requests::open().context("open a netlink socket to list interfaces with")?,
             links,
             attach_jobs,
-            attached,
+            reports,
             attach_thread,
             resolve_jobs,
             resolved,
@@ -232,6 +241,10 @@ impl Tracker {
         let mut resynchronise = tokio::time::interval(RESYNCHRONISE);
         resynchronise.set_missed_tick_behavior(MissedTickBehavior::Delay);
         resynchronise.reset();
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.note_readiness();
         loop {
             // Every branch's future is cancel safe: it takes a message or nothing. Births before scrapes.
@@ -243,14 +256,17 @@ impl Tracker {
                         self.on_link(event)?;
                     }
                 }
-                Some(attached) = self.attached.recv() => self.on_attached(attached),
+                Some(report) = self.reports.recv() => self.on_report(report),
                 Some(resolved) = self.resolved.recv() => self.on_resolved(resolved),
                 Some(update) = self.docker_updates.recv() => self.on_docker(update)?,
                 Some(command) = self.commands.recv() => self.on_command(command),
+                () = Looks::due(self.looks.next()) => self.look_at_suspects(),
+                _tick = look.tick() => self.look_around(),
                 _tick = housekeeping.tick() => self.keep_house(Instant::now()),
+                _tick = retry.tick() => self.retry()?,
                 _tick = resynchronise.tick() => {
                     self.resynchronise(false)?;
-                    self.mend();
+                    self.suspect_all();
                 }
             }
         }
@@ -260,13 +276,23 @@ impl Tracker {
         match event {
             LinkEvent::Changed(link) => self.link_changed(link, false),
             LinkEvent::Removed(link) => self.link_removed(link.ifindex),
+            LinkEvent::Filters(ifindex) => self.suspect(ifindex),
             LinkEvent::Overflow => {
                 *self.counts.events_lost.entry("netlink").or_default() += 1;
                 tracing::warn!("link events were lost, listing all interfaces again");
                 self.resynchronise(false)?;
+                self.suspect_all();
             }
         }
         Ok(())
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Attached(attached) => self.on_attached(attached),
+            Report::Looked(looked) => self.on_looked(looked),
+            Report::LooksDone => self.looks.done(),
+        }
     }
 
     /// Compares what is known with what the kernel lists. `bulk`: much is to be expected.
@@ -396,16 +422,18 @@ impl Tracker {
         let Self {
             interfaces,
             attach_jobs,
-            mut attached,
+            mut reports,
             attach_thread,
             ..
         } = self;
         // Births under way find nobody to report to and are taken off by the thread; those that were reported and not
         // taken in yet are known to nobody else.
-        attached.close();
+        reports.close();
         let mut attachments = Vec::new();
-        while let Some(reported) = attached.recv().await {
-            attachments.extend(reported.result.ok());
+        while let Some(report) = reports.recv().await {
+            if let Report::Attached(attached) = report {
+                attachments.extend(attached.result.ok());
+            }
         }
         attachments.extend(
             interfaces

@@ -15,7 +15,7 @@ use super::{
     interfaces::{AttachmentState, Role, states},
     naming::uncovered,
 };
-use crate::docker::ContainerState;
+use crate::{bpf::Mode, docker::ContainerState};
 
 /// Drops of one pass, by whose they are.
 #[derive(Default)]
@@ -214,10 +214,15 @@ impl Tracker {
             *containers.entry(tracked.container.state).or_default() += 1;
         }
         let mut interfaces: BTreeMap<_, _> = states().map(|state| (state, 0)).collect();
+        let mut preceded: BTreeMap<_, _> = Mode::ALL.map(|mode| (mode.as_str(), 0)).into();
         let mut attached = 0;
         for interface in self.interfaces.values() {
             *interfaces.entry(interface.state()).or_default() += 1;
-            attached += u64::from(matches!(interface.attachment, AttachmentState::Attached(_)));
+            if let AttachmentState::Attached(attachment) = &interface.attachment {
+                attached += 1;
+                *preceded.entry(attachment.mode().as_str()).or_default() +=
+                    u64::from(interface.preceded.is_some());
+            }
         }
         let (in_use, limit) = self.slots.usage();
         let mut maps = BTreeMap::from([("counters", (in_use, limit))]);
@@ -232,6 +237,7 @@ impl Tracker {
             docker_version: Arc::clone(&self.docker.version),
             containers,
             interfaces,
+            preceded,
             features: self.features.clone(),
             programs: BTreeMap::from([
                 ("dtm_transmit", attached),

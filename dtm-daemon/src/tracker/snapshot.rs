@@ -98,6 +98,8 @@ pub struct Status {
     /// Interfaces by (`state`, `mode`): `pending`, `named`, `bridge`, `failed` × `tcx`, `clsact`, `none`; every combination that
     /// can occur is there, from 0.
     pub interfaces: BTreeMap<(&'static str, &'static str), u64>,
+    /// Interfaces at which somebody else's program runs before dtm's, by `mode`; from 0.
+    pub preceded: BTreeMap<&'static str, u64>,
     /// What the host offers, by name, from `bpf::features`; every feature is there.
     pub features: BTreeMap<&'static str, bool>,
     /// How many interfaces each program is attached to (1 for a tracepoint).

@@ -7,10 +7,9 @@ use dtm_tests::daemon::{Dtm, Samples, binary};
 use rustix::process::Signal;
 use xtask::host::{Engine, EngineKind, EngineOptions, LinkStatistics, eventually};
 
-use crate::{
-    attached,
-    scene::{PATIENCE, Pair, Scene},
-};
+use dtm_tests::attached;
+
+use crate::scene::{PATIENCE, Pair, Scene};
 
 /// An orphan waits this long for a name, and Docker for its next try.
 const GIVEN_UP_WITHIN: Duration = Duration::from_mins(1);

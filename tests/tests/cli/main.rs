@@ -4,8 +4,6 @@
 //! Needs root. A wrong start is one line that says what to do, exit code 64 for usage and 1 for failure, and leaves
 //! nothing behind.
 
-mod attached;
-mod bystanders;
 mod lonely;
 mod refusals;
 mod rivals;

@@ -14,7 +14,9 @@ use anyhow::{Context as _, Result};
 use dtm_tests::daemon::binary;
 use xtask::host::Running;
 
-use crate::{attached, scene::Scene};
+use dtm_tests::attached;
+
+use crate::scene::Scene;
 
 /// The user that may nothing.
 const NOBODY: &str = "65534";

@@ -19,8 +19,9 @@ use rustix::{
 };
 use xtask::host::{CgroupWorld, Host};
 
+use dtm_tests::attached;
+
 use crate::{
-    attached,
     refusals::check,
     scene::{Pair, Scene},
 };

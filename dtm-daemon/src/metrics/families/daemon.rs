@@ -42,6 +42,12 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
+            name: "dtm_interfaces_preceded",
+            labels: &["mode"],
+            help: "Interfaces at which somebody else's program runs before dtm's: what it ends there is not counted. By how dtm is attached.",
+            samples: |scrape, samples| one(&scrape.snapshot.status.preceded, samples),
+        },
+        Family {
             name: "dtm_feature_available",
             labels: &["feature"],
             help: "1 where this host offers the feature; where it is 0, what depends on it is missing.",

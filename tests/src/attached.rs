@@ -5,7 +5,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use xtask::host::{Host, Network};
 
 /// dtm's programs: the interface, and how and which.
-pub(crate) fn to_interfaces(host: &Host) -> Result<Vec<(String, String)>> {
+pub fn to_interfaces(host: &Host) -> Result<Vec<(String, String)>> {
     let network = host.network()?;
     let mut found = Vec::new();
     for link in host.links()? {
@@ -22,7 +22,7 @@ pub(crate) fn to_interfaces(host: &Host) -> Result<Vec<(String, String)>> {
 }
 
 /// What tc shows of one side of an interface.
-pub(crate) fn filters(host: &Host, interface: &str, side: &str) -> Result<String> {
+pub fn filters(host: &Host, interface: &str, side: &str) -> Result<String> {
     host.run("tc", ["filter", "show", "dev", interface, side])
 }
 
