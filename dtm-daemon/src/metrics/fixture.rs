@@ -145,7 +145,13 @@ pub(crate) fn hostile() -> Snapshot {
     edit(&mut hostile, |container| {
         container.image = "\"\\\n\u{1F433}".repeat(1500).into();
         container.network_mode = HOSTILE.into();
-        container.labels = [("team".to_owned(), HOSTILE.to_owned())].into();
+        let labels = [
+            "team",
+            "com.docker.compose.project",
+            "com.docker.compose.service",
+            "com.docker.swarm.service.name",
+        ];
+        container.labels = labels.map(|label| (label.to_owned(), HOSTILE.to_owned())).into();
     });
     snapshot.containers.push(hostile);
     snapshot.networks[0].name = HOSTILE.into();

@@ -60,10 +60,11 @@ fn other_peoples_strings_stay_inside_their_quotes() {
              network=\"{escaped}\",interface=\"{escaped}\"}} 400\n"
         );
         assert!(text.contains(&sample), "{text}");
-        assert!(
-            text.contains(&format!(",label_team=\"{escaped}\"}} 1\n")),
-            "{text}"
+        let of_labels = format!(
+            ",compose_project=\"{escaped}\",compose_service=\"{escaped}\",swarm_service=\"{escaped}\",\
+             label_com_example_none=\"\",label_team=\"{escaped}\"}} 1\n"
         );
+        assert!(text.contains(&of_labels), "{text}");
         assert_eq!(
             text.matches("\n# EOF").count(),
             usize::from(format == Format::OpenMetrics)

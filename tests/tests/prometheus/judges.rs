@@ -42,11 +42,11 @@ impl OpenMetricsParser {
         Ok(Self { python })
     }
 
-    /// What it finds wrong with `text`.
+    /// What it finds wrong with `text`, whose lines end with a line feed and with nothing else.
     pub(crate) fn finds(&self, text: &[u8]) -> Result<String> {
         let program = "import sys\n\
             from prometheus_client.openmetrics.parser import text_fd_to_metric_families\n\
-            sys.stdin.reconfigure(newline='')\n\
+            sys.stdin.reconfigure(newline='\\n')\n\
             samples = sum(len(family.samples) for family in text_fd_to_metric_families(sys.stdin))\n\
             sys.exit(0 if samples else 'no sample')\n";
         said_about(Command::new(&self.python).args(["-c", program]), text)
@@ -60,18 +60,17 @@ fn said_about(command: &mut Command, text: &[u8]) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut process = command.spawn().with_context(|| format!("run {command:?}"))?;
-    // Neither says anything before it has read everything, so that no pipe fills up.
-    process
-        .stdin
-        .take()
-        .context("no standard input")?
-        .write_all(text)
-        .with_context(|| format!("feed {command:?}"))?;
+    // Neither says anything before it has read everything, so that no pipe fills up; one that has seen enough before
+    // the end does not read on.
+    let fed = process.stdin.take().context("no standard input")?.write_all(text);
     let output = process
         .wait_with_output()
         .with_context(|| format!("wait for {command:?}"))?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
+    if said.is_empty() {
+        fed.with_context(|| format!("feed {command:?}"))?;
+    }
     if said.is_empty() && !output.status.success() {
         return Ok(format!("{command:?} ended with {}", output.status));
     }

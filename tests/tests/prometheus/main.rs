@@ -8,6 +8,7 @@ mod judges;
 mod queries;
 mod scene;
 mod server;
+mod strange;
 
 use anyhow::Result;
 
