@@ -54,8 +54,8 @@ pub(crate) enum Role {
     Pending {
         /// Whose it is, once that is known; Docker may not have told about them yet.
         identity: Option<Identity>,
-        /// Whether the resolver was asked.
-        asked: bool,
+        /// When the resolver was last asked.
+        asked: Option<Instant>,
         /// Whether it has waited too long: what it moves is shown as nobody's.
         given_up: bool,
     },

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::drops::{OWNER_NONE, OWNER_PENDING};
+use dtm_common::drops::OWNER_NONE;
 
 use super::{
     Tracker, Traffic,
@@ -19,8 +19,8 @@ use crate::{
     net::{Link, LinkKind, get},
 };
 
-/// How long the host end of a pair on a bridge Docker does not know may wait for a name.
-const FOREIGN_AFTER: Duration = Duration::from_secs(10);
+/// How long after a question about a pair's other end the next one is asked: longer than the first one is thought about.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Tracker {
     /// Takes in an interface as it is now. `bulk`: many more are to come.
@@ -54,29 +54,13 @@ impl Tracker {
                 link,
                 Role::Pending {
                     identity: None,
-                    asked: false,
+                    asked: None,
                     given_up: false,
                 },
                 bulk,
             );
         }
         self.identify(ifindex);
-    }
-
-    /// Lets a bridge count for another network than before: an engine that starts makes its default network anew, on
-    /// the bridge it finds.
-    fn hand_over(&mut self, ifindex: u32, heir: &Arc<str>) {
-        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
-            return;
-        };
-        if let Role::Bridge { network } = &mut interface.role
-            && network != heir
-        {
-            let former = std::mem::replace(network, Arc::clone(heir));
-            let counted = self.kernel.counters.read(interface.slot);
-            self.networks.add_past(&former, interface.moved(counted), true);
-            interface.base = counted;
-        }
     }
 
     /// Takes in that an interface is gone from this namespace.
@@ -96,13 +80,7 @@ impl Tracker {
             .find(left_behind)
             .map(|interface| interface.link.ifindex)
         {
-            match get(&mut self.requests, host_end) {
-                Ok(link) => self.link_changed(link, false),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, ifindex = host_end, "cannot ask about a host end");
-                }
-            }
+            self.look_again(host_end);
         }
     }
 
@@ -274,13 +252,14 @@ impl Tracker {
             asked,
             ..
         } = &mut interface.role
-            && !*asked
+            && asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN)
         {
-            *asked = true;
+            let again = asked.replace(Instant::now()).is_some();
             let job = ResolveJob {
                 generation: interface.generation,
                 nsid,
                 peer,
+                again,
             };
             if self.resolve_jobs.send(job).is_err() {
                 tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
@@ -288,84 +267,35 @@ impl Tracker {
         }
     }
 
-    /// Lets the resolver be asked again about interfaces it found nothing for.
-    pub(super) fn ask_again(&mut self) {
-        for interface in self.interfaces.values_mut() {
-            if let Role::Pending {
+    /// Asks again about interfaces that nothing was found for: the other end may be somewhere else by now.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        let is_due = |interface: &&Interface| match interface.role {
+            Role::Pending {
                 identity: None,
-                asked,
+                asked: Some(asked),
                 ..
-            } = &mut interface.role
-            {
-                *asked = false;
-            }
-        }
-    }
-
-    /// Takes in that Docker's networks have changed: bridges may have become Docker's.
-    pub(super) fn bridges_changed(&mut self) -> anyhow::Result<()> {
-        for link in self.bridges.values().cloned().collect::<Vec<_>>() {
-            self.link_changed(link, false);
-        }
-        let Self {
-            foreign,
-            bridges,
-            networks,
-            ..
-        } = self;
-        let before = foreign.len();
-        foreign.retain(|_ifindex, master| {
-            bridges
-                .get(master)
-                .is_none_or(|bridge| networks.of_bridge(&bridge.name).is_none())
-        });
-        if foreign.len() == before {
-            Ok(())
-        } else {
-            self.resynchronise(false)
-        }
-    }
-
-    /// Leaves alone what turned out to be somebody else's: host ends on bridges that Docker does not know.
-    pub(super) fn leave_foreign(&mut self, now: Instant) {
-        if self.docker.up != Some(true) {
-            return;
-        }
-        let networks = &self.networks;
-        let is_foreign = |interface: &Interface| {
-            matches!(interface.role, Role::Pending { .. })
-                && now.duration_since(interface.since) >= FOREIGN_AFTER
-                && interface
-                    .bridge
-                    .as_ref()
-                    .is_some_and(|bridge| networks.of_bridge(bridge).is_none())
+            } => now.duration_since(asked) >= ASK_AGAIN,
+            _ => false,
         };
-        let foreign: Vec<_> = self
+        let due: Vec<u32> = self
             .interfaces
-            .extract_if(|_ifindex, interface| is_foreign(interface))
+            .values()
+            .filter(is_due)
+            .map(|interface| interface.link.ifindex)
             .collect();
-        for (ifindex, mut interface) in foreign {
-            self.settle_given_up(&mut interface);
-            tracing::info!(
-                interface = &*interface.link.name,
-                bridge = interface.bridge.as_deref(),
-                "not on a network of Docker's, left alone"
-            );
-            let result = self.kernel.leave(interface.key());
-            self.check_map("index", result);
-            let Interface {
-                link,
-                slot,
-                attachment,
-                ..
-            } = interface;
-            if let AttachmentState::Attached(attachment) = attachment {
-                self.order(AttachJob::Detach(attachment));
+        for ifindex in due {
+            self.look_again(ifindex);
+        }
+    }
+
+    /// Takes in an interface as the kernel describes it now.
+    fn look_again(&mut self, ifindex: u32) {
+        match get(&mut self.requests, ifindex) {
+            Ok(link) => self.link_changed(link, false),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, ifindex, "cannot ask about a host end");
             }
-            self.foreign.extend(link.master.map(|master| (ifindex, master)));
-            let drops = self.fold_drops(&[OWNER_PENDING | slot]);
-            self.forget_drops(&drops, true);
-            self.release(slot, now);
         }
     }
 

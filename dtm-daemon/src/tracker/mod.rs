@@ -5,6 +5,7 @@
 //! ([`attaching`], [`resolving`]), and reading the counters is reading memory.
 
 mod attaching;
+mod bridges;
 mod claims;
 mod containers;
 mod drops;
@@ -311,7 +312,6 @@ impl Tracker {
         for ifindex in gone {
             self.link_removed(ifindex);
         }
-        self.ask_again();
         // A host end is only one once its bridge is known.
         let (bridges, others): (Vec<_>, Vec<_>) =
             links.into_iter().partition(|link| link.kind == LinkKind::Bridge);
@@ -383,17 +383,13 @@ impl Tracker {
 
     fn keep_house(&mut self, now: Instant) {
         self.give_up_orphans(now);
+        self.ask_again(now);
         self.leave_foreign(now);
         self.give_up_nameless(now);
         for tracked in self.containers.expire(now, self.linger) {
             self.forget(&tracked);
         }
-        let in_use: HashSet<Arc<str>> = self
-            .interfaces
-            .values()
-            .filter_map(|interface| interface.role.network().cloned())
-            .collect();
-        self.networks.expire(now, self.linger, &in_use);
+        self.expire_networks(now);
     }
 
     fn note_readiness(&mut self) {

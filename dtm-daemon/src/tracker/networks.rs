@@ -83,7 +83,13 @@ impl Networks {
         }
     }
 
-    /// Forgets removed networks whose sums have lingered, but none that interfaces are still on: those in `in_use`. One
+    /// Whether Docker has removed the network, and its sums have lingered.
+    pub(crate) fn has_lingered(&self, id: &str, now: Instant, linger: Duration) -> bool {
+        let removed = self.removed.get(id);
+        removed.is_some_and(|(_network, since)| now.duration_since(*since) >= linger)
+    }
+
+    /// Forgets removed networks whose sums have lingered, but none that containers are still on: those in `in_use`. One
     /// that was made again under its name inherits the sums: its series must not step back.
     pub(crate) fn expire(&mut self, now: Instant, linger: Duration, in_use: &HashSet<Arc<str>>) {
         let Self { by_id, past, removed } = self;

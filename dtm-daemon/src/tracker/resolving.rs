@@ -26,8 +26,11 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How long a pair is young: an engine needs some 200 ms to set one up, more when it starts many.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// After this long the interface is given up; the tracker asks again when it resynchronises.
+/// After this long the interface is given up; the tracker asks again from time to time.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same for one that was asked about before: its pair is not being set up any more.
+const PATIENCE_AGAIN: Duration = Duration::from_secs(3);
 
 /// An interface whose other end is to be identified.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct ResolveJob {
     pub(crate) nsid: i32,
     /// Its index there.
     pub(crate) peer: u32,
+    /// Whether this was asked before, in vain.
+    pub(crate) again: bool,
 }
 
 /// Whose it is.
@@ -174,6 +179,11 @@ impl Resolver {
             waiting.peer = peer.or(waiting.peer);
             let age = now.duration_since(waiting.since);
             let generation = waiting.job.generation;
+            let patience = if waiting.job.again {
+                PATIENCE_AGAIN
+            } else {
+                PATIENCE
+            };
             match waiting.namespace.take() {
                 Some((netns_inode, containers)) if settled || age >= YOUNG => {
                     let identity = Identity {
@@ -183,7 +193,7 @@ impl Resolver {
                     };
                     resolved.push(Resolved { generation, identity });
                 }
-                namespace if age < PATIENCE => {
+                namespace if age < patience => {
                     waiting.namespace = namespace;
                     waiting.due = now + waiting.wait;
                     let longest = if age < YOUNG { QUICK_WAIT } else { LAST_WAIT };

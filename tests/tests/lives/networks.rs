@@ -217,3 +217,77 @@ fn networks_are_kept_apart_on_the_old_engine_with_tcx() -> Result<()> {
 fn networks_are_kept_apart_on_the_current_engine_with_clsact() -> Result<()> {
     networks_are_kept_apart(EngineKind::Current, "clsact")
 }
+
+/// What the host and a network have said to each other, both ways; none where the network has no series.
+fn at_bridge(scene: &Scene, network: &str) -> Result<Option<u64>> {
+    let samples = scene.samples()?;
+    let of = |name| samples.find(name, &[("network", network)]);
+    let received = of("dtm_network_bridge_receive_bytes_total")?;
+    Ok(received
+        .zip(of("dtm_network_bridge_transmit_bytes_total")?)
+        .map(|(one, other)| one + other))
+}
+
+/// A bridge that a person made outlives the network on it, and may come to carry another.
+fn a_bridge_counts_for_the_network_on_it(kind: EngineKind, mode: &str) -> Result<()> {
+    let (scene, watch) = plain_stage(kind, mode)?;
+    scene
+        .host()
+        .run("ip", ["link", "add", "own0", "type", "bridge"])?;
+    let make = |name: &str| -> Result<()> {
+        let bridge = [
+            "--opt",
+            "com.docker.network.bridge.name=own0",
+            "--subnet",
+            "198.18.7.0/24",
+        ];
+        let create = ["network", "create"];
+        scene
+            .engine
+            .docker(create.iter().chain(&bridge).chain(&[name]))
+            .map(drop)
+    };
+    // Two pings there and back, and a question and an answer each way.
+    let pings = |name: &str| -> Result<()> {
+        scene.run(name, name, &["sleep", "3600"])?;
+        scene.wait_named(&scene.endpoint(name, name)?)?;
+        scene.exec(name, &["ping", "-c", "2", "-i", "0.2", "198.18.7.1"])?;
+        scene.engine.docker(["rm", "--force", name])?;
+        scene.engine.docker(["network", "rm", name]).map(drop)
+    };
+    let is_two_pings = |bytes: u64| (4 * 98..=4 * 98 + 8 * 42).contains(&bytes);
+    make("first")?;
+    pings("first")?;
+    let of_first = at_bridge(&scene, "first")?.unwrap_or_default();
+    assert!(is_two_pings(of_first), "{of_first} bytes of two pings");
+    make("second")?;
+    pings("second")?;
+    let of_second = at_bridge(&scene, "second")?.unwrap_or_default();
+    assert!(is_two_pings(of_second), "{of_second} bytes of two pings");
+    // Both have lingered: the bridge is somebody else's now, until it is Docker's again.
+    eventually(PATIENCE, "both networks have gone", || {
+        let gone = at_bridge(&scene, "first")?.is_none() && at_bridge(&scene, "second")?.is_none();
+        Ok(gone.then_some(()))
+    })?;
+    let bridges =
+        |scene: &Scene| -> Result<u64> { Ok(scene.samples()?.sum("dtm_interfaces", &[("state", "bridge")])) };
+    let left = bridges(&scene)?;
+    make("third")?;
+    eventually(PATIENCE, "the bridge is counted at again", || {
+        Ok((bridges(&scene)? == left + 1).then_some(()))
+    })?;
+    pings("third")?;
+    let of_third = at_bridge(&scene, "third")?.unwrap_or_default();
+    assert!(is_two_pings(of_third), "{of_third} bytes of two pings");
+    watch.finish()
+}
+
+#[test]
+fn a_bridge_counts_for_the_network_on_it_on_the_old_engine_with_clsact() -> Result<()> {
+    a_bridge_counts_for_the_network_on_it(EngineKind::Old, "clsact")
+}
+
+#[test]
+fn a_bridge_counts_for_the_network_on_it_on_the_current_engine_with_tcx() -> Result<()> {
+    a_bridge_counts_for_the_network_on_it(EngineKind::Current, "tcx")
+}

@@ -1,0 +1,136 @@
+//! Bridges come to be Docker's and stop being so, and with them what is on them.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Tracker,
+    attaching::AttachJob,
+    interfaces::{AttachmentState, Interface, Role},
+};
+
+/// How long the host end of a pair on a bridge Docker does not know may wait for a name.
+const FOREIGN_AFTER: Duration = Duration::from_secs(10);
+
+impl Tracker {
+    /// Takes in that Docker's networks have changed: bridges may have become Docker's.
+    pub(super) fn bridges_changed(&mut self) -> anyhow::Result<()> {
+        for link in self.bridges.values().cloned().collect::<Vec<_>>() {
+            self.link_changed(link, false);
+        }
+        let Self {
+            foreign,
+            bridges,
+            networks,
+            ..
+        } = self;
+        let before = foreign.len();
+        foreign.retain(|_ifindex, master| {
+            bridges
+                .get(master)
+                .is_none_or(|bridge| networks.of_bridge(&bridge.name).is_none())
+        });
+        if foreign.len() == before {
+            Ok(())
+        } else {
+            self.resynchronise(false)
+        }
+    }
+
+    /// Lets a bridge count for another network than before: an engine that starts makes its default network anew, on
+    /// the bridge it finds.
+    pub(super) fn hand_over(&mut self, ifindex: u32, heir: &Arc<str>) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+            return;
+        };
+        if let Role::Bridge { network } = &mut interface.role
+            && network != heir
+        {
+            let former = std::mem::replace(network, Arc::clone(heir));
+            let counted = self.kernel.counters.read(interface.slot);
+            self.networks.add_past(&former, interface.moved(counted), true);
+            interface.base = counted;
+        }
+    }
+
+    /// Forgets networks that Docker has removed, once their sums have lingered and no container is on them.
+    pub(super) fn expire_networks(&mut self, now: Instant) {
+        self.leave_former_bridges(now);
+        let in_use: HashSet<_> = self
+            .interfaces
+            .values()
+            .filter_map(|interface| match &interface.role {
+                Role::Container(named) => Some(Arc::clone(&named.network.0)),
+                Role::Pending { .. } | Role::Bridge { .. } => None,
+            })
+            .collect();
+        self.networks.expire(now, self.linger, &in_use);
+    }
+
+    /// Leaves the bridges of networks that are about to be forgotten: one that somebody made by hand outlives its network.
+    fn leave_former_bridges(&mut self, now: Instant) {
+        let (networks, linger) = (&self.networks, self.linger);
+        let is_former = |interface: &Interface| match &interface.role {
+            Role::Bridge { network } => networks.has_lingered(network, now, linger),
+            Role::Pending { .. } | Role::Container(_) => false,
+        };
+        let former: Vec<_> = self
+            .interfaces
+            .extract_if(|_ifindex, interface| is_former(interface))
+            .collect();
+        for (_ifindex, interface) in former {
+            let counted = self.kernel.counters.read(interface.slot);
+            if let Some(network) = interface.role.network() {
+                // One that was made again under its name inherits them.
+                self.networks.add_past(network, interface.moved(counted), true);
+            }
+            self.leave(interface, now);
+        }
+    }
+
+    /// Leaves alone what turned out to be somebody else's: host ends on bridges that Docker does not know.
+    pub(super) fn leave_foreign(&mut self, now: Instant) {
+        if self.docker.up != Some(true) {
+            return;
+        }
+        let networks = &self.networks;
+        let is_foreign = |interface: &Interface| {
+            matches!(interface.role, Role::Pending { .. })
+                && now.duration_since(interface.since) >= FOREIGN_AFTER
+                && interface
+                    .bridge
+                    .as_ref()
+                    .is_some_and(|bridge| networks.of_bridge(bridge).is_none())
+        };
+        let foreign: Vec<_> = self
+            .interfaces
+            .extract_if(|_ifindex, interface| is_foreign(interface))
+            .collect();
+        for (ifindex, mut interface) in foreign {
+            self.settle_given_up(&mut interface);
+            tracing::info!(
+                interface = &*interface.link.name,
+                bridge = interface.bridge.as_deref(),
+                "not on a network of Docker's, left alone"
+            );
+            self.foreign
+                .extend(interface.link.master.map(|master| (ifindex, master)));
+            let drops = self.fold_drops(&[interface.pending_owner()]);
+            self.forget_drops(&drops, true);
+            self.leave(interface, now);
+        }
+    }
+
+    /// Takes the programs off an interface that goes on without them.
+    fn leave(&mut self, interface: Interface, now: Instant) {
+        let result = self.kernel.leave(interface.key());
+        self.check_map("index", result);
+        if let AttachmentState::Attached(attachment) = interface.attachment {
+            self.order(AttachJob::Detach(attachment));
+        }
+        self.release(interface.slot, now);
+    }
+}
