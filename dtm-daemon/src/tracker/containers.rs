@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use dtm_common::drops::DropTally;
+use dtm_common::drops::{DropTally, OWNER_PENDING};
 
 use super::{Traffic, nameless::ORPHAN_PATIENCE};
 use crate::docker::{Container, ContainerId, ContainerState};
@@ -24,13 +24,32 @@ pub(crate) struct Series {
     pub(crate) past: Traffic,
     /// Indices of the interfaces that count for it now; two while one replaces another.
     pub(crate) live: BTreeSet<u32>,
+    /// When it last had something added that was gone.
+    added: Option<Instant>,
+}
+
+impl Series {
+    /// Adds what a generation that is gone moved.
+    pub(crate) fn add_past(&mut self, traffic: Traffic, now: Instant) {
+        self.past += traffic;
+        self.added = Some(now);
+    }
+
+    /// When it was last of use; `now` while it has an interface.
+    fn last_used(&self, now: Instant) -> Option<Instant> {
+        if self.live.is_empty() {
+            self.added
+        } else {
+            Some(now)
+        }
+    }
 }
 
 /// A container as long as Docker knows it, and until its totals have lingered.
 #[derive(Debug)]
 pub(crate) struct Tracked {
     pub(crate) container: Arc<Container>,
-    /// dtm's own number for it on the kernel side; never used again.
+    /// dtm's own number for it on the kernel side; not used again before some two thousand million others were.
     pub(crate) number: u32,
     pub(crate) series: BTreeMap<SeriesKey, Series>,
     /// Drops that were counted under keys that are gone.
@@ -72,7 +91,31 @@ impl Tracked {
             self.container.state,
             ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
         );
-        (has_process && !self.destroyed) || self.series.values().any(|series| !series.live.is_empty())
+        (has_process && !self.destroyed) || self.has_interface()
+    }
+
+    /// Whether an interface counts for it now.
+    pub(crate) fn has_interface(&self) -> bool {
+        self.series.values().any(|series| !series.live.is_empty())
+    }
+
+    /// Forgets series that have lingered and that nothing will go on with: their network is gone, or another interface
+    /// has been on it since. Debian's 20.10 gives each interface of a container a name of its own: one that joins and
+    /// leaves networks would otherwise have ever more series.
+    fn prune(&mut self, now: Instant, linger: Duration, exists: &impl Fn(&str) -> bool) {
+        if self.series.values().all(|series| !series.live.is_empty()) {
+            return;
+        }
+        let mut last_used: BTreeMap<Arc<str>, Option<Instant>> = BTreeMap::new();
+        for ((network, _interface), series) in &self.series {
+            let last = last_used.entry(Arc::clone(network)).or_default();
+            *last = series.last_used(now).max(*last);
+        }
+        self.series.retain(|(network, _interface), series| {
+            let last = series.last_used(now);
+            let lingers = last.is_some_and(|last| now.duration_since(last) < linger);
+            lingers || exists(network) && last_used.get(network) == Some(&last)
+        });
     }
 
     /// Notes since when it is not living; forgets it when it lives again.
@@ -85,7 +128,7 @@ impl Tracked {
     }
 
     /// Whether its totals are shown: it lives, or lived here and has not lingered long enough.
-    pub(crate) fn is_shown(&self, now: Instant, linger: std::time::Duration) -> bool {
+    pub(crate) fn is_shown(&self, now: Instant, linger: Duration) -> bool {
         match self.ended {
             None => true,
             Some(ended) => self.has_totals() && now.duration_since(ended) < linger,
@@ -113,13 +156,28 @@ impl Containers {
     /// Takes in what Docker says of a container now.
     pub(crate) fn update(&mut self, container: Container, now: Instant) {
         let container = Arc::new(container);
-        let tracked = self.by_id.entry(container.id.clone()).or_insert_with(|| {
-            self.last_number += 1;
-            Tracked::new(Arc::clone(&container), self.last_number)
-        });
+        if !self.by_id.contains_key(&container.id) {
+            self.last_number = self.next_number();
+        }
+        let number = self.last_number;
+        let new = || Tracked::new(Arc::clone(&container), number);
+        let tracked = self.by_id.entry(container.id.clone()).or_insert_with(new);
         tracked.container = container;
         tracked.destroyed = false;
         tracked.note_end(now);
+    }
+
+    /// A number no container has. They are used in turn, so that what the kernel side still counts under one in the
+    /// very moment of its end is not another's.
+    fn next_number(&self) -> u32 {
+        let mut number = self.last_number;
+        loop {
+            // The highest bit is for what has no name, 0 for nobody.
+            number = number % (OWNER_PENDING - 1) + 1;
+            if self.by_id.values().all(|tracked| tracked.number != number) {
+                return number;
+            }
+        }
     }
 
     /// Takes in that a container's process ended.
@@ -155,9 +213,18 @@ impl Containers {
         }
     }
 
-    /// Takes out the containers that Docker has removed and whose totals have lingered. An interface of theirs may still
-    /// wait for its name, however short the linger.
-    pub(crate) fn expire(&mut self, now: Instant, linger: std::time::Duration) -> Vec<Tracked> {
+    /// Takes out the containers that Docker has removed and whose totals have lingered, and of the others the series
+    /// that nothing will go on with; `exists` says whether there is a network of that name. An interface of theirs may
+    /// still wait for its name, however short the linger.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        linger: Duration,
+        exists: impl Fn(&str) -> bool,
+    ) -> Vec<Tracked> {
+        for tracked in self.by_id.values_mut().filter(|tracked| !tracked.destroyed) {
+            tracked.prune(now, linger, &exists);
+        }
         let is_over = |ended| now.duration_since(ended) >= ORPHAN_PATIENCE;
         let expired = |tracked: &Tracked| {
             tracked.destroyed && !tracked.is_shown(now, linger) && tracked.ended.is_some_and(is_over)
@@ -171,8 +238,6 @@ impl Containers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LINGER: Duration = Duration::from_mins(5);
@@ -188,6 +253,11 @@ mod tests {
             started_at: None,
             endpoints: Vec::new(),
         }
+    }
+
+    /// Of a host on which every network exists.
+    fn expire(containers: &mut Containers, now: Instant) -> Vec<Tracked> {
+        containers.expire(now, LINGER, |_network| true)
     }
 
     fn with_series(containers: &mut Containers, id: &ContainerId) {
@@ -207,8 +277,8 @@ mod tests {
         containers.died(&id, start);
         containers.destroyed(&id, start);
         assert!(containers.get(&id).unwrap().is_shown(start + LINGER / 2, LINGER));
-        assert!(containers.expire(start + LINGER / 2, LINGER).is_empty());
-        assert_eq!(containers.expire(start + LINGER, LINGER).len(), 1);
+        assert!(expire(&mut containers, start + LINGER / 2).is_empty());
+        assert_eq!(expire(&mut containers, start + LINGER).len(), 1);
         assert!(containers.get(&id).is_none());
     }
 
@@ -220,7 +290,7 @@ mod tests {
         containers.update(running, start);
         with_series(&mut containers, &id);
         containers.died(&id, start);
-        assert!(containers.expire(start + LINGER * 2, LINGER).is_empty());
+        assert!(expire(&mut containers, start + LINGER * 2).is_empty());
         assert!(!containers.get(&id).unwrap().is_shown(start + LINGER * 2, LINGER));
         containers.update(container(ContainerState::Running), start + LINGER * 2);
         assert!(containers.get(&id).unwrap().is_shown(start + LINGER * 2, LINGER));
@@ -233,12 +303,12 @@ mod tests {
         containers.update(container(ContainerState::Running), start);
         containers.listed(Vec::new(), start);
         assert!(
-            containers.expire(start, LINGER).is_empty(),
+            expire(&mut containers, start).is_empty(),
             "an interface of its may still wait for its name"
         );
         assert!(ORPHAN_PATIENCE < LINGER);
         assert_eq!(
-            containers.expire(start + ORPHAN_PATIENCE, LINGER).len(),
+            expire(&mut containers, start + ORPHAN_PATIENCE).len(),
             1,
             "nothing of it has to linger"
         );
@@ -255,5 +325,80 @@ mod tests {
         containers.update(known, start);
         containers.listed(vec![container(ContainerState::Running)], start);
         assert_eq!(containers.get(&id).unwrap().container.started_at, Some(5.0));
+    }
+
+    fn add_past(containers: &mut Containers, id: &ContainerId, key: (&str, &str), now: Instant) {
+        let tracked = containers.get_mut(id).unwrap();
+        let series = tracked.series.entry((Arc::from(key.0), Arc::from(key.1)));
+        series.or_default().add_past(Traffic::default(), now);
+    }
+
+    fn interfaces(containers: &Containers, id: &ContainerId) -> Vec<String> {
+        let series = containers.get(id).unwrap().series.keys();
+        series
+            .map(|(_network, interface)| interface.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn of_one_network_only_the_last_series_waits_for_the_container_to_come_back() {
+        let (mut containers, start) = (Containers::default(), Instant::now());
+        let running = container(ContainerState::Running);
+        let id = running.id.clone();
+        containers.update(running, start);
+        let second = Duration::from_secs(1);
+        add_past(&mut containers, &id, ("front", "eth0"), start);
+        add_past(&mut containers, &id, ("front", "eth1"), start + second);
+        add_past(&mut containers, &id, ("back", "eth2"), start);
+        expire(&mut containers, start + LINGER / 2);
+        assert_eq!(
+            interfaces(&containers, &id),
+            ["eth2", "eth0", "eth1"],
+            "they linger"
+        );
+        expire(&mut containers, start + LINGER + second);
+        assert_eq!(interfaces(&containers, &id), ["eth2", "eth1"]);
+        let tracked = containers.get_mut(&id).unwrap();
+        let living = tracked.series.entry((Arc::from("front"), Arc::from("eth3")));
+        living.or_default().live.insert(7);
+        expire(&mut containers, start + LINGER * 2);
+        assert_eq!(interfaces(&containers, &id), ["eth2", "eth3"]);
+    }
+
+    #[test]
+    fn a_series_of_a_living_container_goes_with_its_network() {
+        let (mut containers, start) = (Containers::default(), Instant::now());
+        let running = container(ContainerState::Running);
+        let id = running.id.clone();
+        containers.update(running, start);
+        add_past(&mut containers, &id, ("front", "eth0"), start);
+        add_past(&mut containers, &id, ("passing", "eth1"), start);
+        let exists = |network: &str| network == "front";
+        containers.expire(start + LINGER / 2, LINGER, exists);
+        assert_eq!(interfaces(&containers, &id), ["eth0", "eth1"], "both linger");
+        containers.expire(start + LINGER, LINGER, exists);
+        assert_eq!(interfaces(&containers, &id), ["eth0"]);
+    }
+
+    #[test]
+    fn numbers_start_again_and_leave_out_those_in_use() {
+        let (mut containers, start) = (Containers::default(), Instant::now());
+        let number_of = |containers: &mut Containers, digit: &str| {
+            let id = ContainerId::parse(&digit.repeat(64)).unwrap();
+            let container = Container {
+                id: id.clone(),
+                ..container(ContainerState::Running)
+            };
+            containers.update(container, start);
+            containers.get(&id).unwrap().number
+        };
+        assert_eq!(number_of(&mut containers, "a"), 1);
+        containers.last_number = OWNER_PENDING - 2;
+        assert_eq!(number_of(&mut containers, "b"), OWNER_PENDING - 1);
+        assert_eq!(
+            number_of(&mut containers, "c"),
+            2,
+            "1 is in use, 0 and the highest bit are not containers"
+        );
     }
 }

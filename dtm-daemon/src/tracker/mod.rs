@@ -386,7 +386,9 @@ impl Tracker {
         self.ask_again(now);
         self.leave_foreign(now);
         self.give_up_nameless(now);
-        for tracked in self.containers.expire(now, self.linger) {
+        let networks = &self.networks;
+        let exists = |name: &str| networks.known().any(|network| &*network.name == name);
+        for tracked in self.containers.expire(now, self.linger, exists) {
             self.forget(&tracked);
         }
         self.expire_networks(now);

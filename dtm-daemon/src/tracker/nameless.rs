@@ -60,7 +60,8 @@ impl Tracker {
         self.networks.add_past(&named.network.0, orphan.traffic, false);
         let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
         if let Some(tracked) = self.containers.get_mut(&named.container) {
-            tracked.series.entry(named.series_key()).or_default().past += orphan.traffic;
+            let series = tracked.series.entry(named.series_key()).or_default();
+            series.add_past(orphan.traffic, now);
             tracked.add_past_drops(drops);
         }
         self.release(orphan.slot, now);

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use dtm_common::drops::{Address, OWNER_PENDING};
+use dtm_common::drops::{Address, OWNER_NONE, OWNER_PENDING};
 
 use super::{
     Tracker, Traffic,
@@ -151,21 +151,22 @@ impl Tracker {
         now: Instant,
     ) {
         self.networks.add_past(&named.network.0, traffic, false);
-        let drops = self.fold_drops(&[OWNER_PENDING | slot]);
         let Some(tracked) = self.containers.get_mut(&named.container) else {
             return;
         };
         let series = tracked.series.entry(named.series_key()).or_default();
         series.live.remove(&ifindex);
-        series.past += traffic;
+        series.add_past(traffic, now);
         tracked.aliases.remove(&(OWNER_PENDING | slot));
-        tracked.add_past_drops(drops);
-        tracked.note_end(now);
         let number = tracked.number;
         let interfaces = tracked.netns.entry(named.netns_inode).or_default();
         *interfaces = interfaces.saturating_sub(1);
-        if *interfaces == 0 {
+        let is_last_there = *interfaces == 0;
+        if is_last_there {
             tracked.netns.remove(&named.netns_inode);
+        }
+        let has_ended = !tracked.has_interface();
+        if is_last_there {
             let result = self.kernel.set_netns_owner(named.netns_inode, None);
             self.check_map("netns_owners", result);
         }
@@ -173,6 +174,19 @@ impl Tracker {
             let owner = self.addresses.remove(*address, number);
             let result = self.kernel.set_address_owner(*address, owner);
             self.check_map("address_owners", result);
+        }
+        let result = self.kernel.set_owner(slot, OWNER_NONE);
+        self.check_map("owners", result);
+        // Nothing stands for it any more: its drops need not wait in the kernel's map for the end of its linger.
+        let owners: &[u32] = if has_ended {
+            &[OWNER_PENDING | slot, number]
+        } else {
+            &[OWNER_PENDING | slot]
+        };
+        let drops = self.fold_drops(owners);
+        if let Some(tracked) = self.containers.get_mut(&named.container) {
+            tracked.add_past_drops(drops);
+            tracked.note_end(now);
         }
     }
 
