@@ -86,6 +86,11 @@ impl Scene {
         self.dtm.take().context("dtm is running")?.stop()
     }
 
+    /// Kills dtm.
+    pub fn kill_dtm(&mut self) -> Result<()> {
+        self.dtm.take().context("dtm is running")?.kill()
+    }
+
     /// The host of engine and dtm.
     pub fn host(&self) -> &Host {
         self.engine.host()

@@ -113,6 +113,11 @@ impl Dtm {
         Ok(())
     }
 
+    /// Kills it, as the kernel does where memory is short: it can clear away nothing.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill().map(drop)
+    }
+
     /// Stops it as an operator would, and waits for its end.
     ///
     /// # Errors

@@ -154,6 +154,11 @@ impl Engine {
         answer.is_ok_and(|socket| http::get(socket, "/_ping").is_ok_and(|answer| answer.status == 200))
     }
 
+    /// Whether containers go on while it is stopped, from its next start on.
+    pub fn set_live_restore(&mut self, live_restore: bool) {
+        self.options.live_restore = live_restore;
+    }
+
     /// The host it runs in.
     pub fn host(&self) -> &Host {
         &self.host
