@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod config;
 pub mod docker;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod serve;

@@ -1,13 +1,15 @@
 //! The dtm binary.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use dtm_daemon::config::{Config, LogFormat, Refusal};
-use tracing_subscriber::EnvFilter;
+use dtm_daemon::{
+    config::{Config, Refusal},
+    log, serve,
+};
 
 /// What a shell is told of a wrong command line (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -38,28 +40,16 @@ fn main() -> ExitCode {
 }
 
 fn start(config: Config) -> anyhow::Result<()> {
-    log(&config)?;
+    let limit = log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(dtm_daemon::serve::run(config))
-}
-
-fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .parse(&config.log_filter)
-        .context("read the log filter")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    let installed = match config.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!("start the log: {error}"))
+    runtime.spawn(limit.clone().tell());
+    let result = runtime.block_on(serve::run(config));
+    limit.tell_once();
+    result
 }
 
 /// One line on standard error, which may be closed.

@@ -15,6 +15,8 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
   is into the network.
 - Counters start at 0 when dtm first sees a container; nothing is taken over from the kernel's own counters.
 - When a container ends, its counters stay unchanged for `--linger` (5 minutes) and then go; its gauges go at once.
+- When a living container leaves a network, its series of that network stay for its return. They go, after `--linger`, once
+  the network is removed or another of its interfaces is on it: Docker 20.10 gives each a name of its own.
 - A renamed container goes on under its new name at the same values; a re-created one has a new id and new series.
 - Everything else about a container is in `dtm_container_info`, to be joined:
 

@@ -30,6 +30,8 @@ pub(crate) struct Interface {
     pub(crate) preceded: Option<Arc<str>>,
     /// Somebody took a program off that is not back yet.
     pub(crate) mending: bool,
+    /// Why attaching was refused when that was last said; it is not said again for every attempt.
+    pub(crate) refused: Option<&'static str>,
     pub(crate) role: Role,
     pub(crate) since: Instant,
     /// What its slot had counted when its traffic began to be somebody else's: that stays with whoever had it.
@@ -44,7 +46,10 @@ pub(crate) enum AttachmentState {
     /// Counting.
     Attached(Attachment),
     /// The kernel refused; tried again from time to time, and when somebody changes what is there.
-    Failed,
+    Failed {
+        /// When.
+        at: Instant,
+    },
 }
 
 /// What the interface is to Docker.
@@ -123,10 +128,10 @@ impl Interface {
     pub(crate) fn state(&self) -> (&'static str, &'static str) {
         let mode = match &self.attachment {
             AttachmentState::Attached(attachment) => attachment.mode().as_str(),
-            AttachmentState::Attaching | AttachmentState::Failed => NO_MODE,
+            AttachmentState::Attaching | AttachmentState::Failed { .. } => NO_MODE,
         };
         let state = match (&self.attachment, &self.role) {
-            (AttachmentState::Failed, _) => "failed",
+            (AttachmentState::Failed { .. }, _) => "failed",
             (_, Role::Pending { .. }) => "pending",
             (_, Role::Container(_)) => "named",
             (_, Role::Bridge { .. }) => "bridge",

@@ -22,6 +22,10 @@ use crate::{
 /// How long after a question about a pair's other end the next one is asked: longer than the first one is thought about.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long after a refusal an interface's next change is a reason to try again: a container can make its interface
+/// change a thousand times a second.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 impl Tracker {
     /// Takes in an interface as it is now. `bulk`: many more are to come.
     pub(super) fn link_changed(&mut self, link: Link, bulk: bool) {
@@ -43,7 +47,7 @@ impl Tracker {
             // A port leaves its bridge before it goes: the bridge it was on is what names its network.
             interface.bridge = bridge.or(interface.bridge.take());
             interface.link = link;
-            if matches!(interface.attachment, AttachmentState::Failed) {
+            if matches!(interface.attachment, AttachmentState::Failed { at } if at.elapsed() >= RETRY_AFTER) {
                 interface.attachment = AttachmentState::Attaching;
                 let generation = interface.generation;
                 self.order(AttachJob::Attach { generation, bulk });
@@ -122,6 +126,7 @@ impl Tracker {
             attachment,
             preceded: None,
             mending: false,
+            refused: None,
             role,
             since: now,
             base: Traffic::default(),
@@ -158,6 +163,7 @@ impl Tracker {
                 let (mode, waited) = (attachment.mode().as_str(), interface.since.elapsed());
                 tracing::debug!(interface = &*interface.link.name, mode, ?waited, "attached");
                 interface.attachment = AttachmentState::Attached(attachment);
+                interface.refused = None;
                 if std::mem::take(&mut interface.mending) {
                     self.counts.reattached += 1;
                     tracing::warn!(
@@ -169,10 +175,11 @@ impl Tracker {
                 self.suspect(generation.ifindex);
             }
             (Some(interface), Err(error)) => {
-                interface.attachment = AttachmentState::Failed;
+                interface.attachment = AttachmentState::Failed { at: Instant::now() };
+                let is_news = interface.refused.replace(error.reason()) != Some(error.reason());
                 let name = Arc::clone(&interface.link.name);
                 self.count_attach_error(error.reason());
-                if !matches!(error, AttachError::Gone) {
+                if is_news && !matches!(error, AttachError::Gone) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         interface = &*name,

@@ -77,7 +77,7 @@ impl Tracker {
             let Some(interface) = self.interfaces.get_mut(&ifindex) else {
                 continue;
             };
-            if matches!(interface.attachment, AttachmentState::Failed) {
+            if matches!(interface.attachment, AttachmentState::Failed { .. }) {
                 // What was in the way may be gone.
                 interface.attachment = AttachmentState::Attaching;
                 let generation = interface.generation;
@@ -157,7 +157,7 @@ impl Tracker {
 
     /// Tries again where something could not be attached.
     pub(super) fn retry(&mut self) -> anyhow::Result<()> {
-        let failed = |interface: &Interface| matches!(interface.attachment, AttachmentState::Failed);
+        let failed = |interface: &Interface| matches!(interface.attachment, AttachmentState::Failed { .. });
         if std::mem::take(&mut self.refused) || self.interfaces.values().any(failed) {
             self.resynchronise(false)?;
         }

@@ -438,7 +438,7 @@ impl Tracker {
                 .into_values()
                 .filter_map(|interface| match interface.attachment {
                     AttachmentState::Attached(attachment) => Some(attachment),
-                    AttachmentState::Attaching | AttachmentState::Failed => None,
+                    AttachmentState::Attaching | AttachmentState::Failed { .. } => None,
                 }),
         );
         for attachment in attachments {

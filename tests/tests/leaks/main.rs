@@ -4,6 +4,7 @@
 mod churn;
 mod crashes;
 mod engines;
+mod floods;
 mod holdings;
 mod lives;
 mod maps;
