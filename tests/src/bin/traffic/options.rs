@@ -1,0 +1,27 @@
+//! Socket options without a wrapper.
+
+use std::{io, os::fd::AsRawFd};
+
+use anyhow::{Result, ensure};
+
+/// Sets an option whose value is an int.
+pub(crate) fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> Result<()> {
+    #[expect(unsafe_code, reason = "these options have no wrapper")]
+    // SAFETY: the option's value is an int that lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    ensure!(result == 0, "set option {option}: {}", io::Error::last_os_error());
+    Ok(())
+}
