@@ -31,6 +31,7 @@ pub(super) const TEST: &[Program] = &[
     ("ss", "iproute2"),
     ("nstat", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("ethtool", "ethtool"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("ping", "iputils-ping"),
