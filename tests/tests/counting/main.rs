@@ -2,6 +2,7 @@
 //! the two see different things. docs/counting.md tells users of the latter.
 
 mod differences;
+mod exact;
 mod indices;
 mod liberties;
 mod readings;

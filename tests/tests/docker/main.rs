@@ -3,5 +3,3 @@
 
 mod births;
 mod drops;
-mod exact;
-mod wire;
