@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bpf::{Kernel, Limits, tcx_is_supported},
     config::{AttachMode, Config},
-    docker,
+    docker, memory,
     single::Single,
     tracker::{Settings, Tracker},
     web,
@@ -54,7 +54,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .context("load the kernel side")??;
     forward_diagnostics(&mut kernel, &cancel, &mut tasks);
-    give_back_memory();
+    // The kernel's type information takes more for a moment than dtm does ever after.
+    memory::give_back();
 
     let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
     let settings = Settings {
@@ -137,17 +138,6 @@ fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Gives back what loading has freed: the kernel's type information takes more memory for a moment than dtm does ever
-/// after, and the allocator would keep it.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "an allocator's own call")]
-    // SAFETY: no requirements; it only returns free pages.
-    let released = unsafe { libc::malloc_trim(0) };
-    #[cfg(target_env = "gnu")]
-    tracing::debug!(released, "gave free memory back");
 }
 
 /// Passes the kernel side's rare diagnostics on to the log.

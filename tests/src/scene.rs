@@ -81,6 +81,17 @@ impl Scene {
         Ok(())
     }
 
+    /// As [`start_dtm`](Self::start_dtm), with this in its environment: `NAME=value`.
+    pub fn start_dtm_with(&mut self, variable: &str, arguments: &[&str]) -> Result<()> {
+        let dtm = binary("dtm")?;
+        let dtm = dtm.to_str().context("a path that is UTF-8")?;
+        let process = self
+            .host()
+            .spawn("env", [variable, dtm].iter().chain(arguments))?;
+        self.dtm = Some(Dtm::started(self.host(), process)?);
+        Ok(())
+    }
+
     /// Stops dtm as an operator would.
     pub fn stop_dtm(&mut self) -> Result<()> {
         self.dtm.take().context("dtm is running")?.stop()

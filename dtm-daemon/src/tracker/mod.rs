@@ -62,6 +62,7 @@ use crate::{
     bpf::{AttachError, Attacher, Kernel, tcx_is_supported},
     config::AttachMode,
     docker::DockerUpdate,
+    memory::{self, Freed},
     net::{Link, LinkEvent, LinkKind, LinkWatch, Requests, dump},
 };
 
@@ -111,6 +112,7 @@ pub struct Tracker {
     counts: Counts,
     features: BTreeMap<&'static str, bool>,
     looks: Looks,
+    freed: Freed,
     /// An interface got no slot, or none of the kernel side's entries.
     refused: bool,
     /// Attach jobs of the start that are not done.
@@ -207,6 +209,7 @@ impl Tracker {
             counts: Counts::new(),
             features,
             looks: Looks::default(),
+            freed: Freed::default(),
             refused: false,
             starting: None,
             requests: Requests::open().context("open a netlink socket to list interfaces with")?,
@@ -390,8 +393,12 @@ impl Tracker {
         let exists = |name: &str| networks.known().any(|network| &*network.name == name);
         for tracked in self.containers.expire(now, self.linger, exists) {
             self.forget(&tracked);
+            self.freed.note();
         }
         self.expire_networks(now);
+        if self.freed.is_due(now) {
+            memory::give_back();
+        }
     }
 
     fn note_readiness(&mut self) {

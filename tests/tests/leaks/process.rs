@@ -72,6 +72,14 @@ impl Process {
         Ok(kinds)
     }
 
+    /// Its own memory in RAM, without files and maps it shares with the kernel: kB of `RssAnon`.
+    pub(crate) fn anonymous_memory(self) -> Result<u64> {
+        let status = self.read("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let value = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+        value.context("/proc/<pid>/status has no RssAnon")
+    }
+
     /// Processor time of all its threads.
     fn processor_time(self) -> Result<Duration> {
         let mut sum = 0;

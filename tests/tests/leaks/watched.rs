@@ -21,6 +21,10 @@ pub(crate) const PORT: &str = "5002";
 /// How long totals stay after the end.
 pub(crate) const LINGER: &str = "2s";
 
+/// glibc keeps up to seven free pieces of each size for each thread. They fill up over hours, to some 100 kB each, and would
+/// hide what grows for another reason.
+const WITHOUT_CACHES: &str = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
+
 /// Makes the scene; dtm attaches by `attach_mode`.
 pub(crate) fn scene(kind: EngineKind, attach_mode: &str) -> Result<Scene> {
     let mut scene = Scene::new(EngineOptions::new(kind))?;
@@ -51,7 +55,10 @@ pub(crate) fn scene(kind: EngineKind, attach_mode: &str) -> Result<Scene> {
 
 /// Starts dtm as all these tests do.
 pub(crate) fn start_dtm(scene: &mut Scene, attach_mode: &str) -> Result<()> {
-    scene.start_dtm(&["--attach-mode", attach_mode, "--linger", LINGER])
+    scene.start_dtm_with(
+        WITHOUT_CACHES,
+        &["--attach-mode", attach_mode, "--linger", LINGER],
+    )
 }
 
 /// Stops dtm; nothing of it is left on the machine.
