@@ -48,6 +48,6 @@ fn nothing_is_left_of_fifty_networks_on_the_old_engine_with_clsact() -> Result<(
 }
 
 #[test]
-fn nothing_is_left_of_fifty_networks_on_the_current_engine_with_tcx() -> Result<()> {
-    nothing_is_left_of_fifty_networks(EngineKind::Current, "tcx")
+fn nothing_is_left_of_fifty_networks_on_the_current_engine_with_both() -> Result<()> {
+    nothing_is_left_of_fifty_networks(EngineKind::Current, "auto")
 }
