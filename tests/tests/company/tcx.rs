@@ -58,6 +58,14 @@ fn beside_a_tcx_program_it_counts_by_tcx_and_before_it() -> Result<()> {
     assert_eq!(first.during_an_exchange(&company)?, (PACKETS, EXACT));
     first.move_out();
     company.wait_preceded("tcx", 0, LATER)?;
+    let hiding = Neighbour::move_in(&company, PASS, Position::First)?;
+    let hidden = Grown {
+        kernel: MOVED,
+        dtm: (0, 0),
+    };
+    assert_eq!(hiding.during_an_exchange(&company)?, (PACKETS, hidden));
+    hiding.move_out();
+    assert_eq!(company.exchange()?, EXACT);
 
     company.scene.stop_dtm()?;
     assert_eq!(attached::to_interfaces(company.scene.host())?, []);
