@@ -3,7 +3,6 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
 };
 
 use dtm_common::traffic::Direction;
@@ -11,12 +10,13 @@ use dtm_common::traffic::Direction;
 use super::{
     ClsactFilter, TcxLink,
     clsact::{FIRST, Program, Rank},
-    sys::{TcxProgram, object_id, tcx_programs},
+    standing::Place,
+    sys::{object_id, tcx_programs},
     tcx_is_supported,
 };
 use crate::{
     config::AttachMode,
-    net::{NetlinkError, Requests, get},
+    net::{NetlinkError, Requests},
 };
 
 /// How an interface's programs are attached.
@@ -103,36 +103,6 @@ pub enum Attachment {
     },
 }
 
-/// Where an [`Attachment`] is, to look at it without holding it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The kernel's numbers of its links.
-    Tcx {
-        /// What the container sends.
-        transmit: u32,
-        /// What it is offered.
-        receive: u32,
-    },
-    /// Its filters.
-    Clsact {
-        /// What the container sends.
-        transmit: ClsactFilter,
-        /// What it is offered.
-        receive: ClsactFilter,
-    },
-}
-
-/// How both programs of an interface stand among those of others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Nobody's program runs before them.
-    First,
-    /// This one does, and what it ends is not counted.
-    Preceded(Arc<str>),
-    /// One of them, or both, is not there any more.
-    Missing,
-}
-
 impl Attachment {
     /// How it is attached.
     pub fn mode(&self) -> Mode {
@@ -158,11 +128,11 @@ impl Attachment {
 }
 
 /// A loaded classifier.
-struct Classifier {
+pub(super) struct Classifier {
     fd: OwnedFd,
     id: u32,
     name: &'static str,
-    direction: Direction,
+    pub(super) direction: Direction,
 }
 
 impl Classifier {
@@ -207,10 +177,10 @@ impl Classifier {
 /// Attaches to interfaces of the network namespace it was made in.
 pub struct Attacher {
     /// First what the container sends: its first frame is the one there is a race with.
-    classifiers: [Classifier; 2],
-    requests: Requests,
+    pub(super) classifiers: [Classifier; 2],
+    pub(super) requests: Requests,
     mode: AttachMode,
-    has_tcx: bool,
+    pub(super) has_tcx: bool,
 }
 
 impl Attacher {
@@ -278,84 +248,6 @@ impl Attacher {
                 receive.detach(&mut self.requests).and(first)
             }
         }
-    }
-
-    /// Looks at how an attachment stands; none where the interface is gone.
-    ///
-    /// Nobody tells of TCX programs that come and go, but somebody tells of filters: without `thorough` those are only
-    /// looked at where a TCX program makes it worth while.
-    pub fn look(
-        &mut self,
-        ifindex: u32,
-        place: Place,
-        thorough: bool,
-    ) -> Result<Option<Standing>, NetlinkError> {
-        let standing = match place {
-            Place::Tcx { transmit, receive } => self.look_at_links(ifindex, [transmit, receive]),
-            Place::Clsact { transmit, receive } => {
-                match self.foreign_tcx(ifindex) {
-                    Ok(None) if !thorough => return Ok(Some(Standing::First)),
-                    // Missing ones matter more than who comes first.
-                    Ok(foreign) => {
-                        self.look_at_filters([transmit, receive])
-                            .map(|standing| match (standing, foreign) {
-                                (Standing::First, Some(foreign)) => Standing::Preceded(foreign),
-                                (standing, _) => standing,
-                            })
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        match standing {
-            Ok(Standing::Missing) => match get(&mut self.requests, ifindex) {
-                // It went with its interface: nobody took it off.
-                Err(error) if error.is(libc::ENODEV) => Ok(None),
-                Err(error) => Err(error),
-                Ok(_) => Ok(Some(Standing::Missing)),
-            },
-            Err(error) if error.is(libc::ENODEV) => Ok(None),
-            result => result.map(Some),
-        }
-    }
-
-    fn look_at_links(&self, ifindex: u32, links: [u32; 2]) -> Result<Standing, NetlinkError> {
-        let mut standing = Standing::First;
-        for (classifier, link) in self.classifiers.iter().zip(links) {
-            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
-            match programs.iter().position(|program| program.link == link) {
-                None => return Ok(Standing::Missing),
-                Some(0) => {}
-                Some(_) => standing = Standing::Preceded(describe(programs[0])),
-            }
-        }
-        Ok(standing)
-    }
-
-    fn look_at_filters(&mut self, filters: [ClsactFilter; 2]) -> Result<Standing, NetlinkError> {
-        let mut standing = Standing::First;
-        for filter in filters {
-            match filter.rank(&mut self.requests)? {
-                Rank::First => {}
-                Rank::After(other) => standing = Standing::Preceded(Arc::from(other)),
-                Rank::Missing => return Ok(Standing::Missing),
-            }
-        }
-        Ok(standing)
-    }
-
-    /// A program at one of the interface's TCX hooks, where dtm has none: all of these run before every filter.
-    fn foreign_tcx(&self, ifindex: u32) -> Result<Option<Arc<str>>, NetlinkError> {
-        if !self.has_tcx {
-            return Ok(None);
-        }
-        for classifier in &self.classifiers {
-            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
-            if let Some(program) = programs.first() {
-                return Ok(Some(describe(*program)));
-            }
-        }
-        Ok(None)
     }
 
     /// Links both ways; those of `rest` that are still there stay.
@@ -456,11 +348,6 @@ impl Attacher {
             }
         }
     }
-}
-
-/// What an operator can look for with `bpftool prog`.
-fn describe(program: TcxProgram) -> Arc<str> {
-    Arc::from(format!("the TCX program {}", program.program))
 }
 
 fn refused(program: &'static str, source: NetlinkError) -> AttachError {

@@ -5,15 +5,13 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use dtm_common::traffic::Direction;
-use netlink_packet_core::{
-    DecodeError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkBuffer, NlasIterator, Parseable as _,
-    parse_string, parse_u32,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
 
+use super::listing::{Listed, list};
 use crate::net::{NetlinkError, Requests};
 
 /// `TC_H_CLSACT` with the minors of its two filter lists, `include/uapi/linux/pkt_sched.h`.
@@ -22,14 +20,11 @@ const PARENT_EGRESS: u32 = 0xffff_fff3;
 const PARENT_CLSACT: u32 = 0xffff_fff1;
 const HANDLE_CLSACT: u32 = 0xffff_0000;
 
-/// Size of `struct tcmsg`, before the attributes.
-const TC_HEADER: usize = 20;
-
 /// The qdisc's name.
 const QDISC_KIND: &str = "clsact";
 
 /// "dtm": fixed, so that a filter left behind by a crash is recognised and replaced, not doubled.
-const FILTER_HANDLE: u32 = 0x0064_746d;
+pub(super) const FILTER_HANDLE: u32 = 0x0064_746d;
 
 /// Filters run in order of priority; 1 is the first. A priority belongs to one kind of filter, so where another
 /// kind has it the next one is tried.
@@ -39,13 +34,10 @@ const PRIORITIES: std::ops::RangeInclusive<u32> = FIRST..=8;
 pub(super) const FIRST: u32 = 1;
 
 /// `ETH_P_ALL` in network byte order, as the lower half of `tcm_info` holds it.
-const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
+pub(super) const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
 
 /// `TCA_BPF_FLAG_ACT_DIRECT`: the program's return value is the verdict.
 const DIRECT_ACTION: u32 = 1;
-
-/// How every program of dtm's is called, and with it its filter.
-const OURS: &str = "dtm_";
 
 /// A filter of ours on one direction of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +101,7 @@ impl ClsactFilter {
         for filter in listed.iter().filter(|filter| filter.is_ours()) {
             // The one at the head of its place is replaced where it is, without a moment in which nobody counts.
             if head != Some(filter) {
-                filter.delete(requests, ifindex, direction)?;
+                Self::delete(requests, ifindex, direction, filter.priority)?;
             }
         }
         Ok(place)
@@ -127,7 +119,7 @@ impl ClsactFilter {
                     name = filter.name,
                     "an earlier dtm's filter is taken off"
                 );
-                filter.delete(requests, ifindex, direction)?;
+                Self::delete(requests, ifindex, direction, filter.priority)?;
             }
         }
         Ok(())
@@ -211,6 +203,22 @@ impl ClsactFilter {
         }))
     }
 
+    /// Takes off the filter with our handle at this priority, whatever its program.
+    fn delete(
+        requests: &mut Requests,
+        ifindex: u32,
+        direction: Direction,
+        priority: u32,
+    ) -> Result<(), NetlinkError> {
+        let filter = Self {
+            ifindex,
+            direction,
+            priority,
+            program: 0,
+        };
+        filter.detach(requests)
+    }
+
     /// Takes the filter off. That it or its interface is gone already is no error.
     pub fn detach(self, requests: &mut Requests) -> Result<(), NetlinkError> {
         let mut message = TcMessage::from_parts(self.header(), Vec::new());
@@ -247,99 +255,13 @@ pub struct Program<'a> {
     pub name: &'static str,
 }
 
-/// A filter on one direction of an interface, whoever made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Listed {
+pub(super) fn header(
+    ifindex: u32,
+    direction: Direction,
+    handle: u32,
     priority: u32,
     protocol: u32,
-    handle: u32,
-    kind: String,
-    name: Option<String>,
-    program: Option<u32>,
-}
-
-impl Listed {
-    /// Whether another filter of ours may have the same priority.
-    fn leaves_room(&self) -> bool {
-        self.kind == TcFilterBpf::KIND && self.protocol == PROTOCOL_ALL
-    }
-
-    fn is_ours(&self) -> bool {
-        self.leaves_room()
-            && self.handle == FILTER_HANDLE
-            && self.name.as_ref().is_some_and(|name| name.starts_with(OURS))
-    }
-
-    fn delete(
-        &self,
-        requests: &mut Requests,
-        ifindex: u32,
-        direction: Direction,
-    ) -> Result<(), NetlinkError> {
-        let filter = ClsactFilter {
-            ifindex,
-            direction,
-            priority: self.priority,
-            program: 0,
-        };
-        filter.detach(requests)
-    }
-}
-
-/// The filters of one direction, in the order in which they run. Those of chains that a packet only gets to by another
-/// filter's word are left out.
-fn list(requests: &mut Requests, ifindex: u32, direction: Direction) -> Result<Vec<Listed>, NetlinkError> {
-    let message = TcMessage::from_parts(header(ifindex, direction, 0, 0, 0), Vec::new());
-    let question = RouteNetlinkMessage::GetTrafficFilter(message);
-    match requests.dump_with(&question, listed) {
-        // There is no qdisc.
-        Err(error) if error.is(libc::EINVAL) || error.is(libc::ENOENT) => Ok(Vec::new()),
-        result => result,
-    }
-}
-
-/// Reads a filter out of a message: only what matters here, for the rest is anybody's.
-fn listed(message: &[u8]) -> Result<Option<Listed>, DecodeError> {
-    const TCA_KIND: u16 = 1;
-    const TCA_OPTIONS: u16 = 2;
-    const TCA_CHAIN: u16 = 11;
-    let payload = NetlinkBuffer::new_checked(message)?.payload();
-    let header = TcHeader::parse(payload)?;
-    let handle = u32::from(header.handle);
-    // Each priority begins with an entry of its own that is no filter.
-    if handle == 0 {
-        return Ok(None);
-    }
-    let mut filter = Listed {
-        priority: header.info >> 16,
-        protocol: header.info & 0xffff,
-        handle,
-        kind: String::new(),
-        name: None,
-        program: None,
-    };
-    let attributes = payload.get(TC_HEADER..).unwrap_or_default();
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute?;
-        match attribute.kind() {
-            TCA_KIND => filter.kind = parse_string(attribute.value())?,
-            TCA_CHAIN if parse_u32(attribute.value())? != 0 => return Ok(None),
-            TCA_OPTIONS if filter.kind == TcFilterBpf::KIND => {
-                for option in NlasIterator::new(attribute.value()) {
-                    match TcFilterBpfOption::parse(&option?)? {
-                        TcFilterBpfOption::ProgName(name) => filter.name = Some(name),
-                        TcFilterBpfOption::ProgId(id) => filter.program = Some(id),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(filter))
-}
-
-fn header(ifindex: u32, direction: Direction, handle: u32, priority: u32, protocol: u32) -> TcHeader {
+) -> TcHeader {
     let parent = match direction {
         Direction::Transmit => PARENT_INGRESS,
         Direction::Receive => PARENT_EGRESS,

@@ -8,15 +8,18 @@ mod clsact;
 mod counters;
 mod drops;
 mod kernel;
+mod listing;
+mod standing;
 mod symbols;
 mod sys;
 
-pub use attach::{AttachError, Attacher, Attachment, Mode, Place, Standing};
+pub use attach::{AttachError, Attacher, Attachment, Mode};
 pub use btf::{DropReasons, KernelTypes};
 pub use clsact::ClsactFilter;
 pub use counters::CounterBanks;
 pub use drops::DropMap;
 pub use kernel::{Kernel, Limits, MapUse};
+pub use standing::{Place, Standing};
 pub use sys::{TcxLink, tcx_is_supported};
 
 /// The compiled kernel side.
