@@ -1,13 +1,13 @@
 //! The daemon's life: load, attach, watch, serve, and take everything off again.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aya_log::EbpfLogger;
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         attach_mode: config.attach_mode,
         linger: config.linger,
         procfs: config.procfs.clone(),
+        docker_netns: config.docker_netns.clone(),
     };
-    let (tracker, handle) = Tracker::start(kernel, settings, docker_updates)?;
+    let unknown_networks = Arc::new(Notify::new());
+    let (tracker, handle) = Tracker::start(kernel, settings, docker_updates, Arc::clone(&unknown_networks))?;
     let host = config.docker_host.clone();
     let watch_cancel = cancel.clone();
     tasks.spawn(async move {
-        docker::watch(host, updates, watch_cancel).await;
+        docker::watch(host, updates, unknown_networks, watch_cancel).await;
         Ok(())
     });
     tasks.spawn(tracker.run(cancel.clone()));

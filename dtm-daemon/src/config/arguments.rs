@@ -131,6 +131,17 @@ struct Arguments {
     )]
     procfs: PathBuf,
 
+    /// Where the engine mounts the network namespaces it made: netns in its --exec-root
+    #[arg(
+        long = "path.docker-netns",
+        env = "DTM_PATH_DOCKER_NETNS",
+        value_name = "DIRECTORY",
+        default_value = "/var/run/docker/netns",
+        value_parser = values::absolute_path,
+        help_heading = "Host"
+    )]
+    docker_netns: PathBuf,
+
     /// Type information of the running kernel
     #[arg(
         long = "path.btf",
@@ -278,6 +289,7 @@ impl Arguments {
             linger,
             max_interfaces,
             procfs,
+            docker_netns,
             btf,
             log_filter,
             log_format,
@@ -299,6 +311,7 @@ impl Arguments {
             max_interfaces,
             container_labels,
             procfs,
+            docker_netns,
             btf,
             log_filter,
             log_format,

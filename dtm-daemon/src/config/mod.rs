@@ -62,6 +62,8 @@ pub struct Config {
     pub container_labels: ContainerLabels,
     /// Where the host's procfs is mounted.
     pub procfs: PathBuf,
+    /// Where the engine mounts the network namespaces it made.
+    pub docker_netns: PathBuf,
     /// The running kernel's type information.
     pub btf: PathBuf,
     /// What to log: a level or a tracing filter, known to parse.

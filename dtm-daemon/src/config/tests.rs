@@ -50,6 +50,7 @@ fn without_arguments_everything_has_its_default() {
         max_interfaces: 8192,
         container_labels: ContainerLabels::default(),
         procfs: PathBuf::from("/proc"),
+        docker_netns: PathBuf::from("/var/run/docker/netns"),
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         log_filter: "info".to_owned(),
         log_format: LogFormat::Text,
@@ -114,6 +115,7 @@ fn a_wrong_value_is_one_line_that_names_flag_and_remedy() {
         ),
         (&["--log.level=lots"], &["expected error, warn"]),
         (&["--path.procfs=proc"], &["absolute path"]),
+        (&["--path.docker-netns=netns"], &["absolute path"]),
         (&["--docker.host=ssh://x"], &["ssh:// is not supported"]),
         (
             &["--config=/nonexistent/dtm.toml"],

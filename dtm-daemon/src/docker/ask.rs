@@ -28,6 +28,7 @@ pub(super) struct Questions {
 enum Answer {
     Container(ContainerId, Option<Container>),
     Network(Option<Network>),
+    Networks(Vec<Network>),
 }
 
 impl Questions {
@@ -52,6 +53,7 @@ impl Questions {
                         Answer::Container(id, container)
                     }
                     Question::Network(id) => Answer::Network(network(&docker, &id).await),
+                    Question::Networks => Answer::Networks(networks(&docker).await),
                 }
             });
         }
@@ -65,6 +67,10 @@ impl Questions {
         Ok(match answer.context("ask docker")? {
             Answer::Container(id, container) => registry.on_container_answer(&id, container),
             Answer::Network(network) => network.and_then(|network| registry.on_network_answer(network)),
+            Answer::Networks(networks) => {
+                registry.on_networks_answer(&networks);
+                None
+            }
         })
     }
 }
@@ -93,6 +99,16 @@ async fn network(docker: &Docker, id: &Arc<str>) -> Option<Network> {
         Err(error) => {
             complain("network", id, &error);
             None
+        }
+    }
+}
+
+async fn networks(docker: &Docker) -> Vec<Network> {
+    match answered(docker.list_networks(None)).await {
+        Ok(answer) => answer.into_iter().filter_map(convert::listed_network).collect(),
+        Err(error) => {
+            complain("list of networks", "", &error);
+            Vec::new()
         }
     }
 }

@@ -4,13 +4,17 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::pin,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, anyhow};
 use bollard::{Docker, errors::Error, models::EventMessage, query_parameters::EventsOptions};
 use futures_util::{Stream, StreamExt as _};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -55,6 +59,7 @@ const ACTIONS: [&str; 13] = [
 struct Watch {
     host: DockerHost,
     updates: mpsc::Sender<DockerUpdate>,
+    unknown_networks: Arc<Notify>,
     registry: Registry,
     /// Events before this were seen or do not matter, in nanoseconds since the epoch.
     since: i64,
@@ -62,11 +67,18 @@ struct Watch {
     listed: Option<Instant>,
 }
 
-/// Tells `updates` what the engine says, until `cancel` or until nobody listens. Reconnects for ever.
-pub async fn watch(host: DockerHost, updates: mpsc::Sender<DockerUpdate>, cancel: CancellationToken) {
+/// Tells `updates` what the engine says, until `cancel` or until nobody listens. Reconnects for ever. Asks the engine for
+/// networks it did not tell of whenever `unknown_networks` is notified.
+pub async fn watch(
+    host: DockerHost,
+    updates: mpsc::Sender<DockerUpdate>,
+    unknown_networks: Arc<Notify>,
+    cancel: CancellationToken,
+) {
     let mut watch = Watch {
         host,
         updates,
+        unknown_networks,
         registry: Registry::default(),
         since: now(),
         listed: None,
@@ -135,6 +147,7 @@ impl Watch {
                     self.tell(update).await?;
                 }
                 update = questions.answer(&mut self.registry) => self.tell(update?).await?,
+                () = self.unknown_networks.notified() => self.registry.ask_for_networks(),
                 error = &mut silence => return Err(error),
             }
         }

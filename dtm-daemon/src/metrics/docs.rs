@@ -33,6 +33,21 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
 ";
 
 const APPENDIX: &str = r"
+## Docker's own sandboxes
+
+`dtm_infrastructure_*` is what interfaces on Docker's bridges move that belong to no container but to Docker itself. It is
+in no container's numbers and in no `dtm_network_containers_*`. As with these, the sums are of sandboxes living and gone,
+begin with everything since the attach, and are there from 0 as soon as the network is.
+
+| `kind` | `network` | what it is |
+|---|---|---|
+| `build` | `bridge` | steps (`RUN`) of builds by the engine's own BuildKit, recognised by their control groups |
+| `ingress` | `docker_gwbridge` | the sandbox of Swarm's routing mesh: what comes to published ports; it has no process and is recognised by its namespace's mount, `ingress_sbox` in `--path.docker-netns` |
+
+The steps of the classic builder are containers and are counted as such; so is a BuildKit that runs in a container (`docker
+buildx create`), with everything its steps send. What is dropped at a sandbox is in `dtm_unattributed_dropped_packets_total`.
+Without the directory, Swarm's sandbox stays without a name, and its traffic is unattributed after 20 s.
+
 ## What counts as a drop
 
 Drops are what the kernel frees with `kfree_skb`, under the name it gives the reason (`enum skb_drop_reason`, lower case,

@@ -8,7 +8,8 @@ use crate::{
     config::Config,
     docker::{Container, ContainerId, ContainerState},
     tracker::{
-        ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
+        ContainerSnapshot, DropSnapshot, Infrastructure, InterfaceSnapshot, NetworkSnapshot, Snapshot,
+        Status, Traffic,
     },
 };
 
@@ -95,10 +96,14 @@ pub(crate) fn snapshot() -> Snapshot {
         driver: driver.into(),
         containers: traffic(start),
         bridge,
+        infrastructure: BTreeMap::new(),
     };
+    let mut bridge = network("bridge", "bridge", 2500, Some(traffic(2600)));
+    bridge.infrastructure = [(Infrastructure::Build, traffic(2700))].into();
     Snapshot {
         containers: vec![database, gone, sidecar],
         networks: vec![
+            bridge,
             network("front", "bridge", 1000, Some(traffic(1500))),
             network("lan", "macvlan", 2000, None),
             network("twice", "bridge", 3000, None),

@@ -29,7 +29,7 @@ use prometheus_client::{
 
 use crate::{
     config::Config,
-    tracker::{Snapshot, Traffic},
+    tracker::{Infrastructure, Snapshot, Traffic},
 };
 use process::Process;
 
@@ -67,6 +67,8 @@ struct Scrape {
     /// By name and driver. Docker allows two networks of one name: a series of each would be a duplicate, so
     /// they are one.
     networks: BTreeMap<(Arc<str>, Arc<str>), NetworkSums>,
+    /// By what it is for and the network's name.
+    infrastructure: BTreeMap<(Infrastructure, Arc<str>), Traffic>,
     /// The daemon's own process, where it could be read.
     process: Option<Process>,
     process_duration: Duration,
@@ -87,6 +89,7 @@ impl Scrape {
         process_duration: Duration,
     ) -> Self {
         let mut networks = BTreeMap::<_, NetworkSums>::new();
+        let mut infrastructure = BTreeMap::<_, Traffic>::new();
         for network in &snapshot.networks {
             let sums = networks
                 .entry((Arc::clone(&network.name), Arc::clone(&network.driver)))
@@ -95,11 +98,16 @@ impl Scrape {
             if let Some(bridge) = network.bridge {
                 add(sums.bridge.get_or_insert_default(), bridge);
             }
+            for (kind, traffic) in &network.infrastructure {
+                let key = (*kind, Arc::clone(&network.name));
+                add(infrastructure.entry(key).or_default(), *traffic);
+            }
         }
         Self {
             snapshot,
             config,
             networks,
+            infrastructure,
             process,
             process_duration,
         }

@@ -1,6 +1,6 @@
 //! Interfaces of a network namespace.
 
-use std::sync::Arc;
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -111,5 +111,41 @@ pub fn get(requests: &mut Requests, ifindex: u32) -> Result<Link, NetlinkError> 
     match requests.get(RouteNetlinkMessage::GetLink(message))? {
         RouteNetlinkMessage::NewLink(answer) => Ok(Link::from_message(&answer)),
         _ => Err(NetlinkError::Unanswered),
+    }
+}
+
+/// Asks whether an index is in use, in the namespace it was opened in. Unlike netlink's questions about interfaces, this
+/// one does not wait for RTNL.
+#[derive(Debug)]
+pub struct Indices(OwnedFd);
+
+impl Indices {
+    /// Opens the socket to ask over.
+    pub fn open() -> io::Result<Self> {
+        let socket = rustix::net::socket_with(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::DGRAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok(Self(socket))
+    }
+
+    /// Whether there is an interface with this index.
+    pub fn is_used(&self, ifindex: u32) -> bool {
+        rustix::net::netdevice::index_to_name(&self.0, ifindex).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_used_or_not() {
+        let indices = Indices::open().unwrap();
+        assert!(indices.is_used(1), "every namespace has a loopback");
+        assert!(!indices.is_used(0));
+        assert!(!indices.is_used(u32::MAX / 2));
     }
 }

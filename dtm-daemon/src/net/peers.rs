@@ -24,7 +24,7 @@ pub struct Peer {
     pub mac: Option<[u8; 6]>,
     /// Whether it is switched on: its name and addresses are set before.
     pub up: bool,
-    /// The addresses it has, link-local ones included.
+    /// The addresses it has, link-local ones included; asked about once it is on.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -45,7 +45,8 @@ pub fn namespace_id(requests: &mut Requests, netns: BorrowedFd<'_>) -> Result<Op
     }))
 }
 
-/// The interface `ifindex` of the namespace with the id `nsid`.
+/// The interface `ifindex` of the namespace with the id `nsid`, if it is the other end of `host_end`: ids and indices
+/// are used again.
 ///
 /// # Errors
 ///
@@ -54,7 +55,12 @@ pub fn namespace_id(requests: &mut Requests, netns: BorrowedFd<'_>) -> Result<Op
 /// # Minimum kernel version
 ///
 /// 4.20 (`IFLA_TARGET_NETNSID`, `IFA_TARGET_NETNSID`).
-pub fn peer(requests: &mut Requests, nsid: i32, ifindex: u32) -> Result<Peer, NetlinkError> {
+pub fn peer(
+    requests: &mut Requests,
+    host_end: u32,
+    nsid: i32,
+    ifindex: u32,
+) -> Result<Option<Peer>, NetlinkError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     message.attributes.push(LinkAttribute::IfNetnsId(nsid));
@@ -62,8 +68,12 @@ pub fn peer(requests: &mut Requests, nsid: i32, ifindex: u32) -> Result<Peer, Ne
         return Err(NetlinkError::Unanswered);
     };
     let link = Link::from_message(&answer);
+    if link.peer != Some(host_end) {
+        return Ok(None);
+    }
     let mut addresses = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+    let families = [AddressFamily::Inet, AddressFamily::Inet6];
+    for family in families.into_iter().filter(|_family| link.up) {
         let mut message = AddressMessage::default();
         message.header.family = family;
         message.header.index = ifindex;
@@ -77,12 +87,12 @@ pub fn peer(requests: &mut Requests, nsid: i32, ifindex: u32) -> Result<Peer, Ne
             }
         }
     }
-    Ok(Peer {
+    Ok(Some(Peer {
         name: link.name,
         mac: link.mac,
         up: link.up,
         addresses,
-    })
+    }))
 }
 
 /// The interface's own address: `IFA_LOCAL` where the kernel tells the two apart, else `IFA_ADDRESS`.

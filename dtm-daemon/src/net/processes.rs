@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After this long in a container a process has found its namespace: a runtime takes less to set one up.
+/// After this long a process has found its container and namespace: a runtime takes less to set one up.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// A network namespace other than dtm's own, with processes of containers in it.
+/// A network namespace other than dtm's own, with processes of containers or of builds in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceOwner {
     /// The namespace's inode in nsfs.
@@ -24,6 +24,8 @@ pub struct NamespaceOwner {
     pub pid: i32,
     /// Ids of the containers its processes belong to, a process' outermost first.
     pub containers: Vec<String>,
+    /// Whether all its processes are steps of `BuildKit` builds.
+    pub is_build: bool,
 }
 
 /// The host's processes, as `/proc` shows them.
@@ -34,15 +36,22 @@ pub struct Processes {
     known: HashMap<i32, Known>,
 }
 
-/// A container's process that was seen before. Processes of no container are not kept; they may be on their way into
-/// one.
+/// A process that was seen before.
 #[derive(Debug)]
 struct Known {
     /// The inode of its directory in procfs: a process that was given the same id has another.
     process: u64,
     namespace: u64,
+    /// Empty where it belongs to none, or is still on its way into one.
     containers: Vec<String>,
+    is_build: bool,
     since: Instant,
+}
+
+impl Known {
+    fn is_anybodys(&self) -> bool {
+        self.is_build || !self.containers.is_empty()
+    }
 }
 
 impl Processes {
@@ -60,56 +69,70 @@ impl Processes {
         })
     }
 
-    /// Every namespace that a container's process is in at this moment.
+    /// Every namespace that a container's process is in at this moment. Tells `seen` of each such process at once, by
+    /// its id and its namespace's inode: it may end before the scan does.
     ///
-    /// Costs listing the processes, reading a link for each that is not known to have settled in a container, and a
-    /// small file for each in another namespace that was not seen there before. Processes that end meanwhile are left
-    /// out.
-    pub fn scan(&mut self) -> io::Result<Vec<NamespaceOwner>> {
-        let mut owners: HashMap<u64, NamespaceOwner> = HashMap::new();
-        let mut known = HashMap::with_capacity(self.known.len());
+    /// Costs listing the processes, reading a link for each that has not settled, and a small file for each in another
+    /// namespace that was not seen there before. The newest come first. Processes that end meanwhile are left out.
+    pub fn scan(&mut self, mut seen: impl FnMut(i32, u64)) -> io::Result<Vec<NamespaceOwner>> {
+        let mut processes = Vec::with_capacity(self.known.len());
         for entry in fs::read_dir(&self.procfs)? {
             let Ok(entry) = entry else { continue };
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            processes.extend(pid.map(|pid: i32| (pid, entry.ino())));
+        }
+        processes.sort_unstable_by_key(|(pid, _process)| std::cmp::Reverse(*pid));
+        let mut owners: HashMap<u64, NamespaceOwner> = HashMap::new();
+        let mut known = HashMap::with_capacity(processes.len());
+        for (pid, process) in processes {
+            let before = self.known.remove(&pid).filter(|seen| seen.process == process);
+            let Some(now) = self.look(pid, process, before) else {
                 continue;
             };
-            let process = entry.ino();
-            let seen = self.known.remove(&pid).filter(|seen| seen.process == process);
-            let Some(now) = self.look(&entry.path(), process, seen) else {
-                continue;
-            };
-            let owner = owners.entry(now.namespace).or_insert_with(|| NamespaceOwner {
-                inode: now.namespace,
-                pid,
-                containers: Vec::new(),
-            });
-            add(&mut owner.containers, &now.containers);
+            if now.is_anybodys() {
+                seen(pid, now.namespace);
+                let owner = owners.entry(now.namespace).or_insert_with(|| NamespaceOwner {
+                    inode: now.namespace,
+                    pid,
+                    containers: Vec::new(),
+                    is_build: true,
+                });
+                owner.is_build &= now.is_build;
+                add(&mut owner.containers, &now.containers);
+            }
             known.insert(pid, now);
         }
         self.known = known;
         Ok(owners.into_values().collect())
     }
 
-    /// What is known of a process now, where it is a container's.
-    fn look(&self, directory: &Path, process: u64, seen: Option<Known>) -> Option<Known> {
+    /// What is known of a process now, where it is still there.
+    fn look(&self, pid: i32, process: u64, seen: Option<Known>) -> Option<Known> {
         let seen = match seen {
             Some(seen) if seen.since.elapsed() >= SETTLED => return Some(seen),
             seen => seen,
         };
+        let directory = self.procfs.join(pid.to_string());
         let namespace = namespace(&directory.join("ns/net")).ok()?;
-        if namespace == self.own_namespace {
-            return None;
-        }
-        let cgroup = match seen {
-            Some(seen) if seen.namespace == namespace => return Some(seen),
-            _ => fs::read_to_string(directory.join("cgroup")).ok()?,
+        let is_same = |seen: &Known| seen.namespace == namespace;
+        let (containers, is_build) = match &seen {
+            // In a container of another namespace it stays there; elsewhere it may be on its way into one.
+            Some(seen) if is_same(seen) && seen.is_anybodys() => (seen.containers.clone(), seen.is_build),
+            _ if namespace == self.own_namespace => (Vec::new(), false),
+            _ => {
+                let cgroup = fs::read_to_string(directory.join("cgroup")).ok()?;
+                (container_ids(&cgroup), is_build(&cgroup))
+            }
         };
-        let containers = container_ids(&cgroup);
-        (!containers.is_empty()).then(|| Known {
+        let since = seen
+            .as_ref()
+            .filter(|seen| is_same(seen) && seen.containers == containers && seen.is_build == is_build);
+        Some(Known {
             process,
             namespace,
+            since: since.map_or_else(Instant::now, |seen| seen.since),
             containers,
-            since: Instant::now(),
+            is_build,
         })
     }
 }
@@ -155,6 +178,32 @@ pub fn container_ids(cgroup: &str) -> Vec<String> {
     all
 }
 
+/// Whether a `/proc/<pid>/cgroup` is that of a step of a build by the engine's own `BuildKit`.
+///
+/// The engine puts these steps beside its containers, under ids that are no containers': `/docker/buildkit/<id>`,
+/// `/parent/buildkit/<id>`; with systemd `/system.slice/docker-<id>.scope`.
+fn is_build(cgroup: &str) -> bool {
+    let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|path| {
+        let components: Vec<&str> = path.split('/').collect();
+        components.iter().enumerate().any(|(at, component)| {
+            let id = component
+                .strip_prefix("docker-")
+                .and_then(|rest| rest.strip_suffix(".scope"));
+            let id = id.or_else(|| Some(*component).filter(|_| at > 0 && components[at - 1] == "buildkit"));
+            id.is_some_and(is_build_id)
+        })
+    })
+}
+
+/// The ids are 128 random bits in base 36.
+fn is_build_id(id: &str) -> bool {
+    id.len() == 25
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+}
+
 fn container_id(component: &str) -> Option<&str> {
     let component = component.strip_suffix(".scope").unwrap_or(component);
     let id = component.rsplit_once('-').map_or(component, |(_runtime, id)| id);
@@ -194,6 +243,32 @@ mod tests {
         ] {
             let file = format!("0::{}\n", path.replace("ID", &id('a')));
             assert_eq!(container_ids(&file), [id('a')], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_a_build_is_no_container() {
+        let step = "qc80tu40qa0aie6sg09i4714i";
+        for path in [
+            "/docker/buildkit/ID",
+            "/h1/buildkit/ID",
+            "/system.slice/docker-ID.scope",
+            "/docker/buildkit/ID/nested",
+        ] {
+            let file = format!("9:name=systemd:/\n0::{}\n", path.replace("ID", step));
+            assert!(is_build(&file), "{path}");
+            assert_eq!(container_ids(&file), Vec::<String>::new(), "{path}");
+        }
+        for path in [
+            format!("/docker/{}", id('a')),
+            format!("/system.slice/docker-{}.scope", id('a')),
+            format!("/docker/buildkit/{}", id('a')),
+            format!("/user.slice/{step}"),
+            "/docker/buildkit".to_owned(),
+            "/docker/buildkit/".to_owned(),
+            "/system.slice/docker-buildkit.scope".to_owned(),
+        ] {
+            assert!(!is_build(&format!("0::{path}\n")), "{path}");
         }
     }
 
@@ -245,7 +320,7 @@ mod tests {
     fn processes_of_the_own_namespace_are_nobodys() {
         let mut processes = Processes::new(PathBuf::from("/proc")).unwrap();
         let own = processes.own_namespace;
-        let owners = processes.scan().unwrap();
+        let owners = processes.scan(|_pid, _namespace| ()).unwrap();
         assert!(owners.iter().all(|owner| owner.inode != own));
     }
 
@@ -283,7 +358,10 @@ mod tests {
         procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
         procfs.process(11, 7, &format!("0::/docker/{}\n", id('b')));
         procfs.process(12, 8, "0::/user.slice\n");
-        let mut owners = Processes::new(procfs.0.clone()).unwrap().scan().unwrap();
+        let mut owners = Processes::new(procfs.0.clone())
+            .unwrap()
+            .scan(|_pid, _namespace| ())
+            .unwrap();
         let mut owner = owners.pop().unwrap();
         owner.containers.sort();
         assert_eq!((owner.inode, owner.containers), (7, vec![id('a'), id('b')]));
@@ -291,14 +369,57 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_a_builds_when_all_its_processes_are() {
+        let procfs = Procfs::new("builds");
+        let step = "0::/docker/buildkit/qc80tu40qa0aie6sg09i4714i\n";
+        procfs.process(10, 7, step);
+        procfs.process(11, 8, step);
+        procfs.process(12, 8, &format!("0::/docker/{}\n", id('a')));
+        let mut processes = Processes::new(procfs.0.clone()).unwrap();
+        let mut seen = Vec::new();
+        let mut owners = processes
+            .scan(|pid, namespace| seen.push((pid, namespace)))
+            .unwrap();
+        owners.sort_by_key(|owner| owner.inode);
+        let is_build: Vec<_> = owners.iter().map(|owner| (owner.inode, owner.is_build)).collect();
+        assert_eq!(is_build, [(7, true), (8, false)]);
+        assert_eq!(seen, [(12, 8), (11, 8), (10, 7)], "the newest come first");
+    }
+
+    #[test]
+    fn a_process_that_has_settled_outside_is_not_looked_at_again() {
+        let procfs = Procfs::new("outside");
+        let mut processes = Processes::new(procfs.0.clone()).unwrap();
+        procfs.process(10, processes.own_namespace, "0::/\n");
+        assert_eq!(processes.scan(|_, _| ()).unwrap(), []);
+        fs::remove_file(procfs.0.join("10/ns/net")).unwrap();
+        std::os::unix::fs::symlink("net:[8]", procfs.0.join("10/ns/net")).unwrap();
+        fs::write(procfs.0.join("10/cgroup"), format!("0::/docker/{}\n", id('a'))).unwrap();
+        processes.known.get_mut(&10).unwrap().since -= SETTLED;
+        assert_eq!(processes.scan(|_, _| ()).unwrap(), []);
+        processes.known.get_mut(&10).unwrap().since += SETTLED;
+        assert_eq!(
+            processes.scan(|_, _| ()).unwrap()[0].inode,
+            8,
+            "a young one may still be moved"
+        );
+    }
+
+    #[test]
     fn a_process_with_a_reused_id_is_not_taken_for_the_one_before() {
         let procfs = Procfs::new("reused");
         let mut processes = Processes::new(procfs.0.clone()).unwrap();
         procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
-        assert_eq!(processes.scan().unwrap()[0].containers, [id('a')]);
+        assert_eq!(
+            processes.scan(|_pid, _namespace| ()).unwrap()[0].containers,
+            [id('a')]
+        );
         procfs.end(10);
         procfs.process(10, 7, &format!("0::/docker/{}\n", id('b')));
-        assert_eq!(processes.scan().unwrap()[0].containers, [id('b')]);
+        assert_eq!(
+            processes.scan(|_pid, _namespace| ()).unwrap()[0].containers,
+            [id('b')]
+        );
     }
 
     #[test]
@@ -306,19 +427,19 @@ mod tests {
         let procfs = Procfs::new("settled");
         let mut processes = Processes::new(procfs.0.clone()).unwrap();
         procfs.process(10, 7, &format!("0::/docker/{}\n", id('a')));
-        assert_eq!(processes.scan().unwrap()[0].inode, 7);
+        assert_eq!(processes.scan(|_pid, _namespace| ()).unwrap()[0].inode, 7);
         fs::remove_file(procfs.0.join("10/ns/net")).unwrap();
         std::os::unix::fs::symlink("net:[8]", procfs.0.join("10/ns/net")).unwrap();
         assert_eq!(
-            processes.scan().unwrap()[0].inode,
+            processes.scan(|_pid, _namespace| ()).unwrap()[0].inode,
             8,
             "a young one may still be moved"
         );
         processes.known.get_mut(&10).unwrap().since -= SETTLED;
         fs::remove_file(procfs.0.join("10/ns/net")).unwrap();
-        assert_eq!(processes.scan().unwrap()[0].inode, 8);
+        assert_eq!(processes.scan(|_pid, _namespace| ()).unwrap()[0].inode, 8);
         procfs.end(10);
-        assert_eq!(processes.scan().unwrap(), []);
+        assert_eq!(processes.scan(|_pid, _namespace| ()).unwrap(), []);
     }
 
     #[test]
@@ -326,8 +447,11 @@ mod tests {
         let procfs = Procfs::new("moved");
         let mut processes = Processes::new(procfs.0.clone()).unwrap();
         procfs.process(10, 7, "0::/\n");
-        assert_eq!(processes.scan().unwrap(), []);
+        assert_eq!(processes.scan(|_pid, _namespace| ()).unwrap(), []);
         fs::write(procfs.0.join("10/cgroup"), format!("0::/docker/{}\n", id('a'))).unwrap();
-        assert_eq!(processes.scan().unwrap()[0].containers, [id('a')]);
+        assert_eq!(
+            processes.scan(|_pid, _namespace| ()).unwrap()[0].containers,
+            [id('a')]
+        );
     }
 }

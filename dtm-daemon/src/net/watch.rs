@@ -3,7 +3,10 @@
 use std::{io, ops::RangeInclusive, os::fd::AsRawFd as _};
 
 use netlink_packet_core::NetlinkBuffer;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::unix::AsyncFd;
 
@@ -30,13 +33,22 @@ const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 /// Room for one datagram; the kernel's are at most this large.
 const BUFFER: usize = 64 * 1024;
 
+/// Where an interface has gone that left its namespace. The kernel says so with the farewell since 4.15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedTo {
+    /// Id of the namespace it is in now.
+    pub nsid: i32,
+    /// Its index there.
+    pub ifindex: u32,
+}
+
 /// A change of the namespace's interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// The interface is new or has changed: this is it now.
     Changed(Link),
-    /// The interface is gone.
-    Removed(Link),
+    /// The interface is gone: to another namespace, or for good.
+    Removed(Link, Option<MovedTo>),
     /// Somebody else changed the filters of this interface, or took its qdisc away.
     Filters(u32),
     /// Events were lost: only a dump can tell what is there.
@@ -102,9 +114,10 @@ fn event(frame: &[u8], own: u32) -> Option<LinkEvent> {
         Ok(Some(RouteNetlinkMessage::NewLink(message))) if is_own(&message) => {
             Some(LinkEvent::Changed(Link::from_message(&message)))
         }
-        Ok(Some(RouteNetlinkMessage::DelLink(message))) if is_own(&message) => {
-            Some(LinkEvent::Removed(Link::from_message(&message)))
-        }
+        Ok(Some(RouteNetlinkMessage::DelLink(message))) if is_own(&message) => Some(LinkEvent::Removed(
+            Link::from_message(&message),
+            moved_to(&message),
+        )),
         Ok(_) => None,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
@@ -114,9 +127,24 @@ fn event(frame: &[u8], own: u32) -> Option<LinkEvent> {
     }
 }
 
+fn moved_to(message: &LinkMessage) -> Option<MovedTo> {
+    let (mut nsid, mut ifindex) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::NewNetnsId(id) => nsid = Some(*id).filter(|id| *id >= 0),
+            LinkAttribute::NewIfIndex(index) => ifindex = u32::try_from(*index).ok(),
+            _ => {}
+        }
+    }
+    Some(MovedTo {
+        nsid: nsid?,
+        ifindex: ifindex.unwrap_or(message.header.index),
+    })
+}
+
 /// Bridges speak of their ports in messages of their own family: a port that leaves its bridge is a `DELLINK` there
 /// though the interface lives on.
-fn is_own(message: &netlink_packet_route::link::LinkMessage) -> bool {
+fn is_own(message: &LinkMessage) -> bool {
     message.header.interface_family == netlink_packet_route::AddressFamily::Unspec
 }
 

@@ -10,6 +10,7 @@ use super::{
     Tracker,
     attaching::AttachJob,
     interfaces::{AttachmentState, Interface, Role},
+    networks::Part,
 };
 
 /// How long the host end of a pair on a bridge Docker does not know may wait for a name.
@@ -51,7 +52,8 @@ impl Tracker {
         {
             let former = std::mem::replace(network, Arc::clone(heir));
             let counted = self.kernel.counters.read(interface.slot);
-            self.networks.add_past(&former, interface.moved(counted), true);
+            self.networks
+                .add_past(&former, interface.moved(counted), Part::Bridge);
             interface.base = counted;
         }
     }
@@ -64,6 +66,7 @@ impl Tracker {
             .values()
             .filter_map(|interface| match &interface.role {
                 Role::Container(named) => Some(Arc::clone(&named.network.0)),
+                Role::Infrastructure { network, .. } => Some(Arc::clone(network)),
                 Role::Pending { .. } | Role::Bridge { .. } => None,
             })
             .collect();
@@ -75,7 +78,7 @@ impl Tracker {
         let (networks, linger) = (&self.networks, self.linger);
         let is_former = |interface: &Interface| match &interface.role {
             Role::Bridge { network } => networks.has_lingered(network, now, linger),
-            Role::Pending { .. } | Role::Container(_) => false,
+            Role::Pending { .. } | Role::Container(_) | Role::Infrastructure { .. } => false,
         };
         let former: Vec<_> = self
             .interfaces
@@ -83,11 +86,31 @@ impl Tracker {
             .collect();
         for (_ifindex, interface) in former {
             let counted = self.kernel.counters.read(interface.slot);
-            if let Some(network) = interface.role.network() {
+            if let Some((network, part)) = interface.role.part() {
                 // One that was made again under its name inherits them.
-                self.networks.add_past(network, interface.moved(counted), true);
+                self.networks.add_past(network, interface.moved(counted), part);
             }
             self.leave(interface, now);
+        }
+    }
+
+    /// Asks about networks while somebody waits for a name on a bridge that Docker has not told of: of the one that its
+    /// Swarm makes for itself, `docker_gwbridge`, it tells nobody.
+    pub(super) fn ask_for_networks(&self, now: Instant) {
+        let pending = self
+            .interfaces
+            .values()
+            .filter(|interface| matches!(interface.role, Role::Pending { .. }))
+            .map(|interface| (&interface.bridge, interface.since));
+        let orphans = self.orphans.iter().map(|orphan| (&orphan.bridge, orphan.since));
+        let is_unknown = |(bridge, since): (&Option<Arc<str>>, Instant)| {
+            now.duration_since(since) < FOREIGN_AFTER
+                && bridge
+                    .as_ref()
+                    .is_some_and(|bridge| self.networks.of_bridge(bridge).is_none())
+        };
+        if pending.chain(orphans).any(is_unknown) {
+            self.unknown_networks.notify_one();
         }
     }
 

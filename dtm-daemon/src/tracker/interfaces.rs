@@ -7,7 +7,9 @@ use dtm_common::{
     index::InterfaceKey,
 };
 
-use super::{Traffic, attaching::Generation, containers::SeriesKey, naming::Identity};
+use super::{
+    Infrastructure, Traffic, attaching::Generation, containers::SeriesKey, naming::Identity, networks::Part,
+};
 use crate::{
     bpf::{Attachment, Mode},
     docker::ContainerId,
@@ -66,6 +68,13 @@ pub(crate) enum Role {
     },
     /// The host end of a container's interface.
     Container(Named),
+    /// The host end of a sandbox that belongs to no container.
+    Infrastructure {
+        /// What it is for.
+        kind: Infrastructure,
+        /// The network's id.
+        network: Arc<str>,
+    },
     /// The bridge of a network.
     Bridge {
         /// The network's id.
@@ -88,12 +97,13 @@ pub(crate) struct Named {
 }
 
 impl Role {
-    /// Id of the network in whose sums it is.
-    pub(crate) fn network(&self) -> Option<&Arc<str>> {
+    /// Id of the network in whose sums it is, and in which of them.
+    pub(crate) fn part(&self) -> Option<(&Arc<str>, Part)> {
         match self {
             Self::Pending { .. } => None,
-            Self::Container(named) => Some(&named.network.0),
-            Self::Bridge { network } => Some(network),
+            Self::Container(named) => Some((&named.network.0, Part::Containers)),
+            Self::Infrastructure { kind, network } => Some((network, Part::Infrastructure(*kind))),
+            Self::Bridge { network } => Some((network, Part::Bridge)),
         }
     }
 }
@@ -134,6 +144,7 @@ impl Interface {
             (AttachmentState::Failed { .. }, _) => "failed",
             (_, Role::Pending { .. }) => "pending",
             (_, Role::Container(_)) => "named",
+            (_, Role::Infrastructure { .. }) => "infrastructure",
             (_, Role::Bridge { .. }) => "bridge",
         };
         (state, mode)
@@ -146,7 +157,7 @@ const NO_MODE: &str = "none";
 /// Every combination of labels of `dtm_interfaces` that can occur.
 pub(crate) fn states() -> impl Iterator<Item = (&'static str, &'static str)> {
     let attached = [Mode::Tcx.as_str(), Mode::Clsact.as_str(), NO_MODE];
-    let states = ["pending", "named", "bridge"].into_iter();
+    let states = ["pending", "named", "infrastructure", "bridge"].into_iter();
     states
         .flat_map(move |state| attached.map(|mode| (state, mode)))
         .chain([("failed", NO_MODE)])

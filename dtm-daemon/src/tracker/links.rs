@@ -12,11 +12,12 @@ use super::{
     attaching::{AttachJob, Attached, Generation},
     interfaces::{AttachmentState, Interface, Role},
     nameless::Orphan,
+    networks::Part,
     resolving::ResolveJob,
 };
 use crate::{
     bpf::{AttachError, Attachment},
-    net::{Link, LinkKind, get},
+    net::{Link, LinkKind, MovedTo, get},
 };
 
 /// How long after a question about a pair's other end the next one is asked: longer than the first one is thought about.
@@ -67,24 +68,26 @@ impl Tracker {
         self.identify(ifindex);
     }
 
-    /// Takes in that an interface is gone from this namespace.
-    pub(super) fn link_removed(&mut self, ifindex: u32) {
+    /// Takes in that an interface is gone from this namespace, and where to if it lives on.
+    pub(super) fn link_removed(&mut self, ifindex: u32, moved_to: Option<MovedTo>) {
         self.bridges.remove(&ifindex);
         self.foreign.remove(&ifindex);
         if let Some(interface) = self.interfaces.remove(&ifindex) {
             self.retire(interface);
         }
-        // The other end of a pair has left for the container's namespace: only now the host end can say which.
-        let left_behind = |interface: &&Interface| {
+        // The other end of a pair has left for the container's namespace. Its farewell says which that is: the host
+        // end could as well, but would have to be asked, and whoever asks waits for RTNL.
+        let Some(MovedTo { nsid, ifindex: now }) = moved_to else {
+            return;
+        };
+        let left_behind = |interface: &&mut Interface| {
             interface.link.peer == Some(ifindex) && interface.link.peer_nsid.is_none()
         };
-        if let Some(host_end) = self
-            .interfaces
-            .values()
-            .find(left_behind)
-            .map(|interface| interface.link.ifindex)
-        {
-            self.look_again(host_end);
+        if let Some(host_end) = self.interfaces.values_mut().find(left_behind) {
+            host_end.link.peer = Some(now);
+            host_end.link.peer_nsid = Some(nsid);
+            let host_end = host_end.link.ifindex;
+            self.identify(host_end);
         }
     }
 
@@ -133,7 +136,7 @@ impl Tracker {
         };
         let owner = match interface.role {
             Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
-            Role::Bridge { .. } => OWNER_NONE,
+            Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
         };
         if let Err(error) = self.kernel.enter(interface.key(), slot) {
             self.refused = true;
@@ -217,7 +220,12 @@ impl Tracker {
         }
         match role {
             Role::Bridge { network } => {
-                self.networks.add_past(&network, traffic, true);
+                self.networks.add_past(&network, traffic, Part::Bridge);
+                self.release(slot, now);
+            }
+            Role::Infrastructure { kind, network } => {
+                self.networks
+                    .add_past(&network, traffic, Part::Infrastructure(kind));
                 self.release(slot, now);
             }
             Role::Container(named) => {

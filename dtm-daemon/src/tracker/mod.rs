@@ -4,12 +4,14 @@
 //! together. It only keeps state and decides: attaching and identifying wait in threads of their own
 //! ([`attaching`], [`resolving`]), and reading the counters is reading memory.
 
+mod asking;
 mod attaching;
 mod bridges;
 mod claims;
 mod containers;
 mod drops;
 mod handle;
+mod infrastructure;
 mod interfaces;
 mod links;
 mod mending;
@@ -35,7 +37,7 @@ use anyhow::Context as _;
 use aya::maps::MapError;
 use dtm_common::drops::Address;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,7 @@ use self::{
 };
 pub use self::{
     handle::{TrackerHandle, TrackerStopped},
+    infrastructure::Infrastructure,
     snapshot::{
         ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
     },
@@ -88,6 +91,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Where `/proc` is mounted.
     pub procfs: PathBuf,
+    /// Where the engine mounts the namespaces it made.
+    pub docker_netns: PathBuf,
 }
 
 /// The owner of the state. [`Tracker::run`] is its life.
@@ -125,6 +130,8 @@ pub struct Tracker {
     resolve_jobs: std_mpsc::Sender<ResolveJob>,
     resolved: mpsc::Receiver<Resolved>,
     docker_updates: mpsc::Receiver<DockerUpdate>,
+    /// Tells whoever asks Docker that it has not told of all its networks.
+    unknown_networks: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     ready: watch::Sender<bool>,
 }
@@ -167,11 +174,13 @@ impl Tracker {
         mut kernel: Kernel,
         settings: Settings,
         docker_updates: mpsc::Receiver<DockerUpdate>,
+        unknown_networks: Arc<Notify>,
     ) -> anyhow::Result<(Self, TrackerHandle)> {
         let Settings {
             attach_mode,
             linger,
             procfs,
+            docker_netns,
         } = settings;
         let (transmit, receive) = kernel.classifiers()?;
         let attacher =
@@ -183,7 +192,7 @@ impl Tracker {
             attaching::spawn(attacher, attach_queue, sender).context("start the thread that attaches")?;
         let (resolve_jobs, resolve_queue) = std_mpsc::channel();
         let (resolve_results, resolved) = mpsc::channel(CHANNEL);
-        resolving::spawn(procfs, resolve_queue, resolve_results)?;
+        resolving::spawn(procfs, docker_netns, resolve_queue, resolve_results)?;
         let (command_sender, commands) = mpsc::channel(CHANNEL);
         let (ready, is_ready) = watch::channel(false);
         let features = BTreeMap::from([
@@ -220,6 +229,7 @@ impl Tracker {
             resolve_jobs,
             resolved,
             docker_updates,
+            unknown_networks,
             commands,
             ready,
         };
@@ -279,7 +289,7 @@ impl Tracker {
     fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
         match event {
             LinkEvent::Changed(link) => self.link_changed(link, false),
-            LinkEvent::Removed(link) => self.link_removed(link.ifindex),
+            LinkEvent::Removed(link, moved_to) => self.link_removed(link.ifindex, moved_to),
             LinkEvent::Filters(ifindex) => self.suspect(ifindex),
             LinkEvent::Overflow => {
                 *self.counts.events_lost.entry("netlink").or_default() += 1;
@@ -313,7 +323,7 @@ impl Tracker {
             .filter(|ifindex| !present.contains(ifindex))
             .collect();
         for ifindex in gone {
-            self.link_removed(ifindex);
+            self.link_removed(ifindex, None);
         }
         // A host end is only one once its bridge is known.
         let (bridges, others): (Vec<_>, Vec<_>) =
@@ -387,6 +397,7 @@ impl Tracker {
     fn keep_house(&mut self, now: Instant) {
         self.give_up_orphans(now);
         self.ask_again(now);
+        self.ask_for_networks(now);
         self.leave_foreign(now);
         self.give_up_nameless(now);
         let networks = &self.networks;

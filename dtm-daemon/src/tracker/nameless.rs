@@ -13,6 +13,7 @@ use super::{
     attaching::Generation,
     interfaces::{Interface, Named, Role},
     naming::Identity,
+    networks::Part,
 };
 use crate::net::Link;
 
@@ -57,7 +58,8 @@ impl Tracker {
     pub(super) fn bury(&mut self, orphan: &Orphan, named: &Named) {
         let now = Instant::now();
         tracing::debug!(container = %named.container, host_end = &*orphan.link.name, "named after its end");
-        self.networks.add_past(&named.network.0, orphan.traffic, false);
+        self.networks
+            .add_past(&named.network.0, orphan.traffic, Part::Containers);
         let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
         if let Some(tracked) = self.containers.get_mut(&named.container) {
             let series = tracked.series.entry(named.series_key()).or_default();

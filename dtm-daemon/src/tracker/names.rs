@@ -5,13 +5,24 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use dtm_common::drops::{Address, OWNER_NONE, OWNER_PENDING};
 
 use super::{
-    Tracker, Traffic,
+    Infrastructure, Tracker, Traffic,
     containers::Tracked,
     interfaces::{Interface, Named, Role},
     naming::{self, Identity, UNKNOWN_INTERFACE},
+    networks::Part,
     resolving::Resolved,
 };
 use crate::docker::{Container, ContainerId};
+
+/// Whose an interface is.
+enum Owner {
+    Container(Named),
+    /// Of the network with this id.
+    Infrastructure {
+        kind: Infrastructure,
+        network: Arc<str>,
+    },
+}
 
 impl Tracker {
     /// Takes in whose an interface is.
@@ -51,35 +62,47 @@ impl Tracker {
                 )),
                 _ => None,
             });
-        for (ifindex, named) in pending.collect::<Vec<_>>() {
-            self.begin_series(ifindex, named);
+        for (ifindex, owner) in pending.collect::<Vec<_>>() {
+            match owner {
+                Owner::Container(named) => self.begin_series(ifindex, named),
+                Owner::Infrastructure { kind, network } => self.begin_infrastructure(ifindex, kind, network),
+            }
         }
         for orphan in std::mem::take(&mut self.orphans) {
-            let named = orphan
+            let owner = orphan
                 .identity
                 .as_ref()
                 .and_then(|identity| self.choose(orphan.bridge.as_deref(), identity));
-            match named {
-                Some(named) => self.bury(&orphan, &named),
+            match owner {
+                Some(Owner::Container(named)) => self.bury(&orphan, &named),
+                Some(Owner::Infrastructure { kind, network }) => {
+                    self.bury_infrastructure(&orphan, kind, &network);
+                }
                 None => self.orphans.push(orphan),
             }
         }
     }
 
-    /// The name of an interface, if Docker has told enough.
-    fn choose(&self, bridge: Option<&str>, identity: &Identity) -> Option<Named> {
+    /// Whose an interface is, if Docker has told enough.
+    fn choose(&self, bridge: Option<&str>, identity: &Identity) -> Option<Owner> {
         let container = naming::owner(identity, |id| {
             self.containers.get(id).map(|tracked| &tracked.container)
-        })?;
+        });
+        let Some(container) = container else {
+            let kind = identity.infrastructure?;
+            let network = naming::network_of_bridge(bridge?, self.networks.known())?;
+            let network = Arc::clone(&network.id);
+            return Some(Owner::Infrastructure { kind, network });
+        };
         let peer = identity.peer.as_ref();
         let network = naming::network(bridge, container, peer, self.networks.known())?;
-        Some(Named {
+        Some(Owner::Container(Named {
             container: container.id.clone(),
             network: (Arc::clone(&network.id), Arc::clone(&network.name)),
             interface: peer.map_or_else(|| Arc::from(UNKNOWN_INTERFACE), |peer| Arc::clone(&peer.name)),
             netns_inode: identity.netns_inode,
             addresses: Vec::new(),
-        })
+        }))
     }
 
     /// Makes an interface count for its container; what it counted since the attach goes along.
@@ -150,7 +173,8 @@ impl Tracker {
         traffic: Traffic,
         now: Instant,
     ) {
-        self.networks.add_past(&named.network.0, traffic, false);
+        self.networks
+            .add_past(&named.network.0, traffic, Part::Containers);
         let Some(tracked) = self.containers.get_mut(&named.container) else {
             return;
         };

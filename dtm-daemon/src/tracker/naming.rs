@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use super::Infrastructure;
 use crate::{
     docker::{Container, ContainerId, Network},
     net::Peer,
@@ -14,6 +15,8 @@ pub(crate) struct Identity {
     pub(crate) netns_inode: u32,
     /// Ids found in the control groups of the processes there, outermost first.
     pub(crate) containers: Vec<ContainerId>,
+    /// What it is for, where it is a sandbox of Docker's own machinery.
+    pub(crate) infrastructure: Option<Infrastructure>,
     /// The other end; none where it was gone before it could be asked about.
     pub(crate) peer: Option<Peer>,
 }
@@ -34,6 +37,14 @@ pub(crate) fn owner<'a>(
     makers.first().copied()
 }
 
+/// The Docker network whose bridge has this name.
+pub(crate) fn network_of_bridge<'a>(
+    bridge: &str,
+    mut networks: impl Iterator<Item = &'a Network>,
+) -> Option<&'a Network> {
+    networks.find(|network| network.bridge.as_deref() == Some(bridge))
+}
+
 /// The Docker network of an interface of `container`.
 ///
 /// The bridge the host's end is a port of decides: a container can be on a bridge's network once only. Where Docker
@@ -44,10 +55,7 @@ pub(crate) fn network<'a>(
     peer: Option<&Peer>,
     mut networks: impl Iterator<Item = &'a Network> + Clone,
 ) -> Option<&'a Network> {
-    let by_bridge = bridge.and_then(|bridge| {
-        let mut networks = networks.clone();
-        networks.find(|network| network.bridge.as_deref() == Some(bridge))
-    });
+    let by_bridge = bridge.and_then(|bridge| network_of_bridge(bridge, networks.clone()));
     by_bridge.or_else(|| {
         let peer = peer?;
         let shares_address =
@@ -152,6 +160,7 @@ mod tests {
         let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
         let identity = Identity {
             netns_inode: 1,
+            infrastructure: None,
             containers: vec![id('b'), id('a')],
             peer: None,
         };
@@ -167,6 +176,7 @@ mod tests {
         let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
         let of = |containers: &[char]| Identity {
             netns_inode: 1,
+            infrastructure: None,
             containers: containers.iter().copied().map(id).collect(),
             peer: None,
         };
@@ -183,6 +193,7 @@ mod tests {
     fn a_container_docker_has_not_told_about_owns_nothing_yet() {
         let identity = Identity {
             netns_inode: 1,
+            infrastructure: None,
             containers: vec![id('c')],
             peer: None,
         };

@@ -6,22 +6,60 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{NetworkSnapshot, Traffic};
+use super::{Infrastructure, NetworkSnapshot, Traffic};
 use crate::docker::Network;
 
-/// What moved on a network, living interfaces left out.
-#[derive(Debug, Default)]
-struct Past {
+/// One of a network's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What its containers moved.
+    Containers,
+    /// What passed its bridge.
+    Bridge,
+    /// What sandboxes of Docker's own moved.
+    Infrastructure(Infrastructure),
+}
+
+/// The sums of a network.
+#[derive(Clone, Debug, Default)]
+struct Sums {
     containers: Traffic,
-    bridge: Traffic,
-    has_bridge: bool,
+    /// Where it has, or had, a bridge that is counted.
+    bridge: Option<Traffic>,
+    infrastructure: BTreeMap<Infrastructure, Traffic>,
+}
+
+impl Sums {
+    fn add(&mut self, part: Part, traffic: Traffic) {
+        *match part {
+            Part::Containers => &mut self.containers,
+            Part::Bridge => self.bridge.get_or_insert_default(),
+            Part::Infrastructure(kind) => self.infrastructure.entry(kind).or_default(),
+        } += traffic;
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        let Self {
+            containers,
+            bridge,
+            infrastructure,
+        } = other;
+        self.add(Part::Containers, *containers);
+        if let Some(traffic) = bridge {
+            self.add(Part::Bridge, *traffic);
+        }
+        for (kind, traffic) in infrastructure {
+            self.add(Part::Infrastructure(*kind), *traffic);
+        }
+    }
 }
 
 /// All networks, by id, and what was moved on those that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
     by_id: HashMap<Arc<str>, Network>,
-    past: HashMap<Arc<str>, Past>,
+    /// What moved on them, living interfaces left out.
+    past: HashMap<Arc<str>, Sums>,
     /// Networks Docker has removed, with their names, until their sums have lingered.
     removed: HashMap<Arc<str>, (Network, Instant)>,
 }
@@ -73,14 +111,8 @@ impl Networks {
     }
 
     /// Adds what an interface that is gone moved.
-    pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: Traffic, at_bridge: bool) {
-        let past = self.past.entry(Arc::clone(id)).or_default();
-        if at_bridge {
-            past.bridge += traffic;
-            past.has_bridge = true;
-        } else {
-            past.containers += traffic;
-        }
+    pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: Traffic, part: Part) {
+        self.past.entry(Arc::clone(id)).or_default().add(part, traffic);
     }
 
     /// Whether Docker has removed the network, and its sums have lingered.
@@ -99,57 +131,55 @@ impl Networks {
         for (id, (network, _since)) in
             removed.extract_if(|_id, (_network, since)| now.duration_since(*since) >= linger)
         {
-            let Some(Past {
-                containers,
-                bridge,
-                has_bridge,
-            }) = past.remove(&id)
-            else {
+            let Some(sums) = past.remove(&id) else {
                 continue;
             };
             let is_heir = |other: &&Network| other.name == network.name && other.driver == network.driver;
             if let Some(heir) = by_id.values().find(is_heir) {
-                let heir = past.entry(Arc::clone(&heir.id)).or_default();
-                heir.containers += containers;
-                heir.bridge += bridge;
-                heir.has_bridge |= has_bridge;
+                past.entry(Arc::clone(&heir.id)).or_default().add_all(&sums);
             }
         }
     }
 
     /// The sums by name and driver: a network made again under its name goes on in the same series.
     ///
-    /// `live` are the interfaces that count now: (network's id, traffic, whether it is the bridge).
-    pub(crate) fn snapshot(&self, live: &[(Arc<str>, Traffic, bool)]) -> Vec<NetworkSnapshot> {
-        let mut sums: BTreeMap<(Arc<str>, Arc<str>), NetworkSnapshot> = BTreeMap::new();
+    /// `live` are the interfaces that count now: (network's id, traffic, in which of its sums).
+    pub(crate) fn snapshot(&self, live: &[(Arc<str>, Traffic, Part)]) -> Vec<NetworkSnapshot> {
+        let mut all: BTreeMap<(Arc<str>, Arc<str>), Sums> = BTreeMap::new();
         let mut of = HashMap::new();
         for network in self.known() {
             let label = (Arc::clone(&network.name), Arc::clone(&network.driver));
             of.insert(Arc::clone(&network.id), label.clone());
-            let sum = sums.entry(label).or_insert_with(|| NetworkSnapshot {
-                name: Arc::clone(&network.name),
-                driver: Arc::clone(&network.driver),
-                containers: Traffic::default(),
-                bridge: None,
-            });
-            if let Some(past) = self.past.get(&network.id) {
-                sum.containers += past.containers;
-                if past.has_bridge {
-                    *sum.bridge.get_or_insert_default() += past.bridge;
+            let sums = all.entry(label).or_default();
+            for kind in Infrastructure::ALL {
+                if network.bridge.is_some() && &*network.name == kind.home() {
+                    sums.add(Part::Infrastructure(kind), Traffic::default());
                 }
             }
-        }
-        for (id, traffic, at_bridge) in live {
-            let Some(sum) = of.get(id).and_then(|label| sums.get_mut(label)) else {
-                continue;
-            };
-            if *at_bridge {
-                *sum.bridge.get_or_insert_default() += *traffic;
-            } else {
-                sum.containers += *traffic;
+            if let Some(past) = self.past.get(&network.id) {
+                sums.add_all(past);
             }
         }
-        sums.into_values().collect()
+        for (id, traffic, part) in live {
+            if let Some(sums) = of.get(id).and_then(|label| all.get_mut(label)) {
+                sums.add(*part, *traffic);
+            }
+        }
+        let named = |((name, driver), sums): ((Arc<str>, Arc<str>), Sums)| {
+            let Sums {
+                containers,
+                bridge,
+                infrastructure,
+            } = sums;
+            NetworkSnapshot {
+                name,
+                driver,
+                containers,
+                bridge,
+                infrastructure,
+            }
+        };
+        all.into_iter().map(named).collect()
     }
 }
 
@@ -185,9 +215,9 @@ mod tests {
     fn what_is_gone_stays_in_the_sum() {
         let mut networks = Networks::default();
         networks.update(network("one"));
-        networks.add_past(&Arc::from("one"), received(5), false);
+        networks.add_past(&Arc::from("one"), received(5), Part::Containers);
         let [sum] = networks
-            .snapshot(&[(Arc::from("one"), received(7), false)])
+            .snapshot(&[(Arc::from("one"), received(7), Part::Containers)])
             .try_into()
             .unwrap();
         assert_eq!(sum.containers.receive.bytes, 12);
@@ -198,16 +228,16 @@ mod tests {
     fn a_network_made_again_goes_on_in_the_same_series() {
         let (mut networks, start) = (Networks::default(), Instant::now());
         networks.update(network("one"));
-        networks.add_past(&Arc::from("one"), received(5), true);
+        networks.add_past(&Arc::from("one"), received(5), Part::Bridge);
         networks.listed(vec![network("two")], start);
         let [sum] = networks
-            .snapshot(&[(Arc::from("two"), received(7), true)])
+            .snapshot(&[(Arc::from("two"), received(7), Part::Bridge)])
             .try_into()
             .unwrap();
         assert_eq!(sum.bridge.unwrap().receive.bytes, 12);
         networks.expire(start + LINGER, LINGER, &HashSet::new());
         let [sum] = networks
-            .snapshot(&[(Arc::from("two"), received(7), true)])
+            .snapshot(&[(Arc::from("two"), received(7), Part::Bridge)])
             .try_into()
             .unwrap();
         assert_eq!(
@@ -225,11 +255,11 @@ mod tests {
         let on_it = HashSet::from([Arc::from("one")]);
         networks.expire(start + LINGER, LINGER, &on_it);
         let [sum] = networks
-            .snapshot(&[(Arc::from("one"), received(7), false)])
+            .snapshot(&[(Arc::from("one"), received(7), Part::Containers)])
             .try_into()
             .unwrap();
         assert_eq!(sum.containers.receive.bytes, 7);
-        networks.add_past(&Arc::from("one"), received(7), false);
+        networks.add_past(&Arc::from("one"), received(7), Part::Containers);
         networks.expire(start + LINGER + LINGER / 2, LINGER, &HashSet::new());
         assert_eq!(networks.snapshot(&[])[0].containers.receive.bytes, 7);
         networks.expire(start + LINGER + LINGER, LINGER, &HashSet::new());

@@ -47,8 +47,8 @@ impl Tracker {
             .iter()
             .filter_map(|(ifindex, interface)| {
                 let traffic = *traffic.get(ifindex)?;
-                let at_bridge = matches!(interface.role, Role::Bridge { .. });
-                Some((Arc::clone(interface.role.network()?), traffic, at_bridge))
+                let (network, part) = interface.role.part()?;
+                Some((Arc::clone(network), traffic, part))
             })
             .collect();
         let mut containers: Vec<_> = self

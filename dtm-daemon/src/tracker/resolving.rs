@@ -1,10 +1,14 @@
-//! The thread that finds out whose namespace the other end of a veth pair is in, while it is still there.
+//! The thread that finds out whose namespace the other end of a veth pair is in, while somebody is still there.
+//!
+//! A container can be gone 50 ms after its interface came to it, and RTNL is held for as long by whoever makes and
+//! removes links beside it. So this thread asks nothing that waits for RTNL: it reads `/proc` and compares ids of
+//! namespaces. What only RTNL's holder may say is left to [`asking`].
 
 use std::{
     collections::HashMap,
     io,
-    os::fd::AsFd as _,
-    path::PathBuf,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -12,19 +16,24 @@ use std::{
 
 use tokio::sync::mpsc as tokio_mpsc;
 
-use super::{attaching::Generation, naming::Identity};
+use super::{
+    Infrastructure,
+    asking::{self, Found},
+    attaching::Generation,
+    naming::Identity,
+};
 use crate::{
     docker::ContainerId,
-    net::{NetlinkError, Peer, Processes, Requests, namespace_id, open_netns, peer},
+    net::{Indices, NetlinkError, Processes, Requests, Sandboxes, namespace_id, open_netns},
 };
 
 /// The first wait between two looks; it doubles up to [`QUICK_WAIT`] while the pair is young, later to [`LAST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(2);
-const QUICK_WAIT: Duration = Duration::from_millis(16);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(2);
+pub(super) const QUICK_WAIT: Duration = Duration::from_millis(16);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a pair is young: an engine needs some 200 ms to set one up, more when it starts many.
-const YOUNG: Duration = Duration::from_secs(2);
+pub(super) const YOUNG: Duration = Duration::from_secs(2);
 
 /// After this long the interface is given up; the tracker asks again from time to time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,26 +62,33 @@ pub(crate) struct Resolved {
 
 struct Pending {
     job: ResolveJob,
-    /// Inode of the namespace and the containers with processes in it.
-    namespace: Option<(u32, Vec<ContainerId>)>,
-    /// The other end as of the last look.
-    peer: Option<Peer>,
     since: Instant,
     due: Instant,
     wait: Duration,
+}
+
+/// A namespace and the containers with processes in it.
+#[derive(Clone, Debug)]
+pub(super) struct Namespace {
+    pub(super) inode: u32,
+    pub(super) containers: Vec<ContainerId>,
+    pub(super) infrastructure: Option<Infrastructure>,
 }
 
 struct Resolver {
     processes: Processes,
     procfs: PathBuf,
     requests: Requests,
-    /// Ids of the namespaces of known processes, by (inode, pid): asking costs a system call each.
-    nsids: HashMap<(u64, i32), Option<i32>>,
+    indices: Indices,
+    sandboxes: Sandboxes,
+    /// Ids of namespaces, by inode, and the process each was found by: asking costs a system call each.
+    known: HashMap<u64, (i32, Option<i32>)>,
 }
 
-/// Starts the thread. It ends when the job channel is closed.
+/// Starts the thread, and the one it hands over to. They end when the job channel is closed.
 pub(crate) fn spawn(
     procfs: PathBuf,
+    docker_netns: PathBuf,
     jobs: mpsc::Receiver<ResolveJob>,
     results: tokio_mpsc::Sender<Resolved>,
 ) -> Result<thread::JoinHandle<()>, ResolverError> {
@@ -80,24 +96,27 @@ pub(crate) fn spawn(
         processes: Processes::new(procfs.clone())?,
         procfs,
         requests: Requests::open()?,
-        nsids: HashMap::new(),
+        indices: Indices::open()?,
+        sandboxes: Sandboxes::new(docker_netns),
+        known: HashMap::new(),
     };
+    let found = asking::spawn(results)?;
     let thread = thread::Builder::new()
         .name("dtm-resolve".to_owned())
-        .spawn(move || run(&mut resolver, &jobs, &results))?;
+        .spawn(move || run(&mut resolver, &jobs, &found))?;
     Ok(thread)
 }
 
-/// Why the thread could not start.
+/// Why the threads could not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolverError {
-    #[error("start the thread that identifies interfaces")]
+    #[error("start the threads that identify interfaces")]
     Start(#[from] io::Error),
     #[error("open a netlink socket to identify interfaces")]
     Netlink(#[from] NetlinkError),
 }
 
-fn run(resolver: &mut Resolver, jobs: &mpsc::Receiver<ResolveJob>, results: &tokio_mpsc::Sender<Resolved>) {
+fn run(resolver: &mut Resolver, jobs: &mpsc::Receiver<ResolveJob>, found: &mpsc::Sender<Found>) {
     let mut pending: Vec<Pending> = Vec::new();
     loop {
         let next = pending.iter().map(|pending| pending.due).min();
@@ -108,143 +127,135 @@ fn run(resolver: &mut Resolver, jobs: &mpsc::Receiver<ResolveJob>, results: &tok
             Some(due) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
         match job {
-            Ok(job) => pending.push(resolver.first_look(job)),
+            Ok(job) => pending.push(Pending::new(job)),
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
-        while let Ok(job) = jobs.try_recv() {
-            pending.push(resolver.first_look(job));
-        }
-        for resolved in resolver.look(&mut pending) {
-            if results.blocking_send(resolved).is_err() {
+        pending.extend(jobs.try_iter().map(Pending::new));
+        for found_now in resolver.look(&mut pending) {
+            if found.send(found_now).is_err() {
                 return;
             }
         }
     }
 }
 
-impl Resolver {
-    /// Asks about the other end at once: it may be gone when its namespace is found.
-    fn first_look(&mut self, job: ResolveJob) -> Pending {
+impl Pending {
+    fn new(job: ResolveJob) -> Self {
         let now = Instant::now();
-        let peer = self.peer(&job);
-        Pending {
+        Self {
             job,
-            namespace: None,
-            peer,
             since: now,
             due: now,
             wait: FIRST_WAIT,
         }
     }
+}
 
-    fn peer(&mut self, job: &ResolveJob) -> Option<Peer> {
-        match peer(&mut self.requests, job.nsid, job.peer) {
-            Ok(peer) => Some(peer),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(
-                    error,
-                    ifindex = job.generation.ifindex,
-                    "cannot ask about the other end"
-                );
-                None
-            }
-        }
-    }
-
-    /// One pass over the processes for all that are due; returns those that are settled and keeps the others.
-    fn look(&mut self, pending: &mut Vec<Pending>) -> Vec<Resolved> {
+impl Resolver {
+    /// One pass over the processes for all that are due; returns those that are found and keeps the others.
+    fn look(&mut self, pending: &mut Vec<Pending>) -> Vec<Found> {
         let now = Instant::now();
         let (due, later) = std::mem::take(pending)
             .into_iter()
-            .partition(|pending| pending.due <= now);
+            .partition::<Vec<_>, _>(|pending| pending.due <= now);
         *pending = later;
-        let due: Vec<Pending> = due;
-        let mut namespaces = HashMap::new();
-        if due.iter().any(|pending| pending.namespace.is_none()) {
-            namespaces = self.namespaces().unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot list the host's processes");
-                HashMap::new()
-            });
+        if due.is_empty() {
+            return Vec::new();
         }
-        let mut resolved = Vec::new();
+        let namespaces = self.namespaces().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the host's processes");
+            HashMap::new()
+        });
+        let mut found = Vec::new();
         for mut waiting in due {
-            if waiting.namespace.is_none() {
-                waiting.namespace = namespaces.get(&waiting.job.nsid).cloned();
+            let Pending { job, since, .. } = waiting;
+            let ifindex = job.generation.ifindex;
+            // As long as one end is there the other is, and its namespace has its id; later, another may have it.
+            if !self.indices.is_used(ifindex) {
+                tracing::debug!(ifindex, "gone before its other end was found");
+                continue;
             }
-            let peer = self.peer(&waiting.job);
-            // An engine switches the other end on last, when its name and addresses are set.
-            let settled = peer.as_ref().is_none_or(|peer| peer.up);
-            waiting.peer = peer.or(waiting.peer);
-            let age = now.duration_since(waiting.since);
-            let generation = waiting.job.generation;
-            let patience = if waiting.job.again {
-                PATIENCE_AGAIN
+            let patience = if job.again { PATIENCE_AGAIN } else { PATIENCE };
+            let age = now.duration_since(since);
+            if let Some(namespace) = namespaces.get(&job.nsid).cloned() {
+                found.push(Found { job, namespace });
+            } else if age < patience {
+                waiting.due = now + waiting.wait;
+                let longest = if age < YOUNG { QUICK_WAIT } else { LAST_WAIT };
+                waiting.wait = (waiting.wait * 2).min(longest);
+                pending.push(waiting);
             } else {
-                PATIENCE
-            };
-            match waiting.namespace.take() {
-                Some((netns_inode, containers)) if settled || age >= YOUNG => {
-                    let identity = Identity {
-                        netns_inode,
-                        containers,
-                        peer: waiting.peer,
-                    };
-                    resolved.push(Resolved { generation, identity });
-                }
-                namespace if age < patience => {
-                    waiting.namespace = namespace;
-                    waiting.due = now + waiting.wait;
-                    let longest = if age < YOUNG { QUICK_WAIT } else { LAST_WAIT };
-                    waiting.wait = (waiting.wait * 2).min(longest);
-                    pending.push(waiting);
-                }
-                _ => {
-                    let ifindex = generation.ifindex;
-                    tracing::debug!(
-                        ifindex,
-                        "no container's process is in the namespace of the other end"
-                    );
-                }
+                tracing::debug!(ifindex, "nobody's process is in the namespace of the other end");
+                self.sandboxes.say_if_unreadable();
             }
         }
-        resolved
+        found
     }
 
-    /// The namespaces that containers' processes are in: id → (inode, containers).
-    fn namespaces(&mut self) -> io::Result<HashMap<i32, (u32, Vec<ContainerId>)>> {
-        let owners = self.processes.scan()?;
-        let mut nsids = HashMap::with_capacity(owners.len());
-        let mut namespaces: HashMap<i32, (u32, Vec<ContainerId>)> = HashMap::new();
-        for owner in owners {
-            let key = (owner.inode, owner.pid);
-            let nsid = match self.nsids.get(&key) {
+    /// The namespaces that containers' processes are in, by id.
+    fn namespaces(&mut self) -> io::Result<HashMap<i32, Namespace>> {
+        let Self {
+            processes,
+            procfs,
+            requests,
+            known,
+            ..
+        } = self;
+        let mut ids: HashMap<u64, (i32, Option<i32>)> = HashMap::new();
+        let owners = processes.scan(|pid, inode| {
+            let id = ids.entry(inode).or_insert((pid, None));
+            if id.1.is_none() {
                 // An id may be handed out after the first look, so only a number is remembered.
-                Some(nsid @ Some(_)) => *nsid,
-                _ => self.nsid(owner.pid, owner.inode),
+                let before = known.get(&inode).filter(|before| before.0 == pid);
+                *id = (
+                    pid,
+                    before
+                        .and_then(|before| before.1)
+                        .or_else(|| nsid(requests, procfs, pid, inode)),
+                );
+            }
+        })?;
+        let mut namespaces: HashMap<i32, Namespace> = HashMap::new();
+        for owner in owners {
+            let Some((_pid, Some(nsid))) = ids.get(&owner.inode) else {
+                continue;
             };
-            nsids.insert(key, nsid);
-            let Some(nsid) = nsid else { continue };
             let containers = owner.containers.iter().filter_map(|id| ContainerId::parse(id));
-            // The kernel's own number is 32 bits wide.
-            namespaces
-                .entry(nsid)
-                .or_insert((owner.inode as u32, Vec::new()))
-                .1
-                .extend(containers);
+            let namespace = Namespace {
+                // The kernel's own number is 32 bits wide.
+                inode: owner.inode as u32,
+                containers: containers.collect(),
+                infrastructure: owner.is_build.then_some(Infrastructure::Build),
+            };
+            namespaces.insert(*nsid, namespace);
         }
-        self.nsids = nsids;
+        *known = ids;
+        if let Some((nsid, inode)) = self.ingress() {
+            namespaces.entry(nsid).or_insert_with(|| Namespace {
+                inode: inode as u32,
+                containers: Vec::new(),
+                infrastructure: Some(Infrastructure::Ingress),
+            });
+        }
         Ok(namespaces)
     }
 
-    fn nsid(&mut self, pid: i32, inode: u64) -> Option<i32> {
-        use std::os::unix::fs::MetadataExt as _;
-        // A process that ended meanwhile has no namespace; a reused pid has another.
-        let netns = open_netns(&self.procfs, pid).ok()?;
-        if netns.metadata().ok()?.ino() != inode {
-            return None;
-        }
-        namespace_id(&mut self.requests, netns.as_fd()).ok().flatten()
+    /// Id and inode of the namespace of Swarm's ingress sandbox, which has no process.
+    fn ingress(&mut self) -> Option<(i32, u64)> {
+        let netns = self.sandboxes.ingress()?;
+        let inode = netns.metadata().ok()?.ino();
+        let nsid = namespace_id(&mut self.requests, netns.as_fd()).ok().flatten()?;
+        Some((nsid, inode))
     }
+}
+
+/// The id of the namespace that a process is in, if it still is the one with this inode: a process that ended has none,
+/// and its id may be another's by now.
+fn nsid(requests: &mut Requests, procfs: &Path, pid: i32, inode: u64) -> Option<i32> {
+    let netns = open_netns(procfs, pid).ok()?;
+    if netns.metadata().ok()?.ino() != inode {
+        return None;
+    }
+    namespace_id(requests, netns.as_fd()).ok().flatten()
 }

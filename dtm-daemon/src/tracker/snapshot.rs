@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dtm_common::traffic::Tally;
 
+use super::Infrastructure;
 use crate::docker::{Container, ContainerState};
 
 /// The state of the daemon at one moment. All counts in it come from the same pass over the maps.
@@ -84,6 +85,8 @@ pub struct NetworkSnapshot {
     pub containers: Traffic,
     /// Traffic between it and the host at its bridge, where it has one that is counted.
     pub bridge: Option<Traffic>,
+    /// Traffic of Docker's own sandboxes on it, living and gone; in no container's and not in `containers`.
+    pub infrastructure: BTreeMap<Infrastructure, Traffic>,
 }
 
 /// The daemon's own state.
@@ -95,7 +98,7 @@ pub struct Status {
     pub docker_version: Arc<str>,
     /// Containers by Docker's state; every state is there.
     pub containers: BTreeMap<ContainerState, u64>,
-    /// Interfaces by (`state`, `mode`): `pending`, `named`, `bridge`, `failed` × `tcx`, `clsact`, `none`; every combination that
+    /// Interfaces by (`state`, `mode`): `pending`, `named`, `infrastructure`, `bridge`, `failed` × `tcx`, `clsact`, `none`; every combination that
     /// can occur is there, from 0.
     pub interfaces: BTreeMap<(&'static str, &'static str), u64>,
     /// Interfaces at which somebody else's program runs before dtm's, by `mode`; from 0.

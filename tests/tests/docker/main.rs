@@ -3,3 +3,4 @@
 
 mod births;
 mod drops;
+mod sandboxes;

@@ -16,8 +16,27 @@ pub struct Answer {
 }
 
 /// Asks for `path` over a fresh connection, with HTTP/1.0: the answer ends with the connection and comes whole.
-pub fn get(mut connection: impl Read + Write, path: &str) -> Result<Answer> {
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").context("send the request")?;
+pub fn get(connection: impl Read + Write, path: &str) -> Result<Answer> {
+    exchange(
+        connection,
+        &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"),
+        &[],
+    )
+}
+
+/// As [`get`], with a body of the type `content`.
+pub(super) fn post(connection: impl Read + Write, path: &str, content: &str, body: &[u8]) -> Result<Answer> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: {content}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    exchange(connection, &head, body)
+}
+
+fn exchange(mut connection: impl Read + Write, head: &str, body: &[u8]) -> Result<Answer> {
+    let sent = connection.write_all(head.as_bytes());
+    sent.and_then(|()| connection.write_all(body))
+        .context("send the request")?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).context("read the answer")?;
     parse(&String::from_utf8_lossy(&answer)).context("no HTTP answer")

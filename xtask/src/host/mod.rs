@@ -5,6 +5,7 @@
 //! needs the host's ids. When the host is dropped, or its process dies in whatever way, everything in it ends and
 //! nothing stays: no process, mount, namespace, interface, rule, cgroup or file.
 
+mod build;
 mod cgroups;
 mod connect;
 mod engine;

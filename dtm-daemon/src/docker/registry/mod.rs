@@ -20,6 +20,8 @@ pub(super) enum Question {
     Container(ContainerId),
     /// The details of a network, by its id.
     Network(Arc<str>),
+    /// Which networks there are.
+    Networks,
 }
 
 /// Everything as of the last word about it.
@@ -241,6 +243,7 @@ impl Registry {
                         return Some(question);
                     }
                 }
+                Question::Networks => return Some(question),
                 Question::Network(id) => {
                     if self.networks.contains(id) {
                         return Some(question);
@@ -274,6 +277,20 @@ impl Registry {
             self.inquire(id);
         }
         update
+    }
+
+    /// Sees to it that the engine is asked which networks there are: it does not tell of all that it makes.
+    pub(super) fn ask_for_networks(&mut self) {
+        self.urgent.push_back(Question::Networks);
+    }
+
+    /// Takes in which networks there are, and sees to it that the engine is asked about those it did not tell of.
+    pub(super) fn on_networks_answer(&mut self, networks: &[Network]) {
+        for network in networks {
+            if self.networks.insert(Arc::clone(&network.id)) {
+                self.urgent.push_back(Question::Network(Arc::clone(&network.id)));
+            }
+        }
     }
 
     /// Takes in what the engine said about a network.

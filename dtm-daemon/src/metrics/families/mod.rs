@@ -3,6 +3,7 @@
 mod container;
 mod daemon;
 mod host;
+mod infrastructure;
 mod network;
 mod process;
 
@@ -48,9 +49,10 @@ pub(super) struct Section {
 }
 
 /// All families, in the order in which they are exposed.
-pub(super) const SECTIONS: [Section; 5] = [
+pub(super) const SECTIONS: [Section; 6] = [
     container::SECTION,
     network::SECTION,
+    infrastructure::SECTION,
     host::SECTION,
     daemon::SECTION,
     process::SECTION,

@@ -25,3 +25,13 @@ pub(crate) fn set_option(
     ensure!(result == 0, "set option {option}: {}", io::Error::last_os_error());
     Ok(())
 }
+
+/// Bytes of buffers that have not left the socket.
+pub(crate) fn unsent(socket: &impl AsRawFd) -> Result<libc::c_int> {
+    let mut bytes = 0;
+    #[expect(unsafe_code, reason = "SIOCOUTQ has no wrapper")]
+    // SAFETY: the kernel writes an int that lives through the call. SIOCOUTQ is TIOCOUTQ by another name.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    ensure!(result == 0, "SIOCOUTQ: {}", io::Error::last_os_error());
+    Ok(bytes)
+}

@@ -3,16 +3,20 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::options::set_option;
+use crate::options::{set_option, unsent};
 
 /// `UDP_SEGMENT` of `include/uapi/linux/udp.h`.
 const UDP_SEGMENT: libc::c_int = 103;
 /// `UDP_GRO` of the same.
 const UDP_GRO: libc::c_int = 104;
+
+/// The kernel gives up on a silent neighbour after three seconds.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn udp_send(to: &str, count: usize, size: usize, segment: Option<u16>) -> Result<()> {
     let any = if to.starts_with('[') {
@@ -32,6 +36,10 @@ pub(crate) fn udp_send(to: &str, count: usize, size: usize, segment: Option<u16>
             .with_context(|| format!("send datagram {number}"))?;
         ensure!(sent == size, "only {sent} bytes of {size} were sent");
     }
+    // Datagrams wait for the neighbour's hardware address; a container that ends first takes them with it.
+    xtask::host::eventually(SENT_WITHIN, "the datagrams have left", || {
+        Ok((unsent(&socket)? == 0).then_some(()))
+    })?;
     println!("sent {count}");
     Ok(())
 }
