@@ -7,7 +7,7 @@ pub mod bpf;
 pub mod config;
 pub mod docker;
 pub mod log;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod serve;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use dtm_daemon::{
     config::{Config, Refusal},
-    log, serve,
+    log, memory, serve,
 };
 
 /// What a shell is told of a wrong command line (`EX_USAGE`).
@@ -18,6 +18,8 @@ const USAGE: u8 = 64;
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    memory::share_one_heap();
     let config = match Config::load() {
         Ok(config) => config,
         Err(Refusal::Answer(text)) => {

@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::host::{Engine, Host, Network, run};
+use xtask::host::{Engine, Host, Network, eventually, run};
 
-/// Ports of one bridge: the kernel has room for 1,023, of which the engine needs some for itself.
-pub const PORTS: usize = 1_000;
+use crate::scene::PATIENCE;
+
+/// Ports of one bridge: it takes 1,023, but a frame to all of a thousand overflows the kernel's backlog
+/// (`net.core.netdev_max_backlog`), which others use as well.
+pub const PORTS: usize = 500;
 
 /// Interfaces of one container on one network.
 #[derive(Debug)]
@@ -19,8 +22,6 @@ pub struct Crowd {
     pub network: String,
     /// The bridge's name.
     pub bridge: String,
-    /// The container's own namespace.
-    pub inside: Network,
     /// Numbers of its interfaces: `h<number>` on the host, `c<number>` in the container.
     pub numbers: std::ops::Range<usize>,
     process: String,
@@ -41,7 +42,8 @@ impl Crowd {
                 "net.ipv4.igmp_link_local_mcast_reports=0",
             ],
         )?;
-        let network = engine.docker(["network", "create", name])?;
+        let unannounced = "com.docker.network.advertise_addr_nmsgs=0";
+        let network = engine.docker(["network", "create", "--opt", unannounced, name])?;
         let bridge = format!("br-{}", &network[..12]);
         engine.docker([
             "run",
@@ -59,7 +61,6 @@ impl Crowd {
             container: name.to_owned(),
             network: name.to_owned(),
             bridge,
-            inside: Network::of_process(process.parse().context("a process id")?)?,
             numbers,
             process,
         };
@@ -142,18 +143,54 @@ impl Crowd {
     pub fn send(&self, host: &Host, number: usize, count: usize, size: usize) -> Result<()> {
         let address = fs::read_to_string(host.outside(&format!("/sys/class/net/{}/address", self.bridge)))
             .context("read the bridge's address")?;
-        let mut frame = vec![0; size];
-        for (byte, text) in frame.iter_mut().zip(address.trim().split(':')) {
+        let mut to = [0; 6];
+        for (byte, text) in to.iter_mut().zip(address.trim().split(':')) {
             *byte = u8::from_str_radix(text, 16).context("a hardware address")?;
         }
+        self.send_to(to, number, count, size)
+    }
+
+    /// Sends frames of `size` bytes from one interface to all others of the network, and waits until they are there.
+    pub fn broadcast(&self, host: &Host, number: usize, count: usize, size: usize) -> Result<()> {
+        let received = || -> Result<u64> {
+            let counted = kernel(host)?;
+            let names = self.numbers.clone().map(|number| format!("h{number}"));
+            Ok(names
+                .filter_map(|name| counted.get(&name))
+                .map(|moved| moved.0)
+                .sum())
+        };
+        let others = kernel(host)?.keys().filter(|name| self.has(name)).count() as u64 - 1;
+        for _ in 0..count {
+            // One at a time: more at once do not fit into the kernel's backlog.
+            let before = received()?;
+            self.send_to([0xff; 6], number, 1, size)?;
+            eventually(PATIENCE, "all have received a frame", || {
+                Ok((received()? >= before + others * size as u64).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a host end is one of these.
+    fn has(&self, name: &str) -> bool {
+        let number = name.strip_prefix('h').and_then(|number| number.parse().ok());
+        number.is_some_and(|number| self.numbers.contains(&number))
+    }
+
+    fn send_to(&self, to: [u8; 6], number: usize, count: usize, size: usize) -> Result<()> {
+        let mut frame = vec![0; size];
+        frame[..6].copy_from_slice(&to);
         // Locally administered, and a protocol nobody speaks (local experimental).
         frame[6..14].copy_from_slice(&[0x02, 0, 0, 0, (number >> 8) as u8, number as u8, 0x88, 0xb5]);
-        self.inside.enter(|| send(&format!("c{number}"), count, &frame))?
+        // Not kept: the namespace has to end with the container.
+        let inside = Network::of_process(self.process.parse().context("a process id")?)?;
+        inside.enter(|| send(&format!("c{number}"), count, &frame))?
     }
 }
 
-/// What the kernel has counted at each of the host's interfaces, as the container sees it: (received, transmitted)
-/// bytes by name.
+/// What the kernel has counted at the host ends of all crowds, as the container sees it: (received, transmitted) bytes
+/// by name.
 pub fn kernel(host: &Host) -> Result<std::collections::HashMap<String, (u64, u64)>> {
     let class = host.outside("/sys/class/net");
     let mut counted = std::collections::HashMap::new();
@@ -164,7 +201,11 @@ pub fn kernel(host: &Host) -> Result<std::collections::HashMap<String, (u64, u64
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             Ok(text.trim().parse()?)
         };
-        if class.join(&name).join("statistics").is_dir() {
+        // The loopback moves by being asked for this.
+        if name
+            .strip_prefix('h')
+            .is_some_and(|number| number.parse::<usize>().is_ok())
+        {
             let moved = (read("tx_bytes")?, read("rx_bytes")?);
             counted.insert(name, moved);
         }

@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use super::{NetlinkError, Requests};
@@ -90,14 +90,15 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
 
 /// Every interface of the namespace `requests` was opened in.
 pub fn dump(requests: &mut Requests) -> Result<Vec<Link>, NetlinkError> {
-    let answers = requests.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
-            _ => None,
-        })
-        .collect())
+    let mut message = LinkMessage::default();
+    // Statistics are half of an answer, and gathering them is most of the kernel's work.
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    requests.dump_as(&RouteNetlinkMessage::GetLink(message), |answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(&message)),
+        _ => None,
+    })
 }
 
 /// One interface of the namespace `requests` was opened in.

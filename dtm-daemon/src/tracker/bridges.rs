@@ -141,8 +141,6 @@ impl Tracker {
             );
             self.foreign
                 .extend(interface.link.master.map(|master| (ifindex, master)));
-            let drops = self.fold_drops(&[interface.pending_owner()]);
-            self.forget_drops(&drops, true);
             self.leave(interface, now);
         }
     }
@@ -154,6 +152,6 @@ impl Tracker {
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.order(AttachJob::Detach(attachment));
         }
-        self.release(interface.slot, now);
+        self.end_slot(interface.slot, None, now);
     }
 }

@@ -1,11 +1,27 @@
 //! Whose the drops are that the kernel side has counted.
 
-use dtm_common::drops::{DROP_RECEIVE, DROP_TRANSMIT, DropTally};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use dtm_common::drops::{DROP_RECEIVE, DROP_TRANSMIT, DropTally, OWNER_PENDING};
 
 use super::{
     Tracker,
     containers::{Drops, Tracked},
 };
+use crate::docker::ContainerId;
+
+/// A slot whose interface is gone. It is given back when the drops that were counted under it before its interface had
+/// a name are taken out of the kernel's map, for many slots at once: that is a pass over the whole map.
+#[derive(Debug)]
+pub(super) struct EndedSlot {
+    slot: u32,
+    /// Whose those drops are; none for nobody's. A container's aliases have the slot until then.
+    of: Option<ContainerId>,
+    since: Instant,
+}
 
 impl Tracked {
     /// Adds drops whose keys are gone.
@@ -17,9 +33,44 @@ impl Tracked {
 }
 
 impl Tracker {
+    /// Lets a slot go whose interface is gone; `of` is whose its drops are.
+    pub(super) fn end_slot(&mut self, slot: u32, of: Option<ContainerId>, since: Instant) {
+        self.ended_slots.push(EndedSlot { slot, of, since });
+    }
+
+    /// Gives back the slots that have ended since the last time. Drops of containers that nothing stands for any more
+    /// need not wait in the kernel's map for the end of their linger either.
+    pub(super) fn fold_ended_slots(&mut self) {
+        let ended = std::mem::take(&mut self.ended_slots);
+        if ended.is_empty() {
+            return;
+        }
+        let of = |ended: &EndedSlot| self.containers.get(ended.of.as_ref()?);
+        let numbers = ended
+            .iter()
+            .filter_map(of)
+            .filter(|tracked| !tracked.has_interface())
+            .map(|tracked| tracked.number);
+        let slots = ended.iter().map(|ended| OWNER_PENDING | ended.slot);
+        let mut folded = self.fold_drops(&slots.chain(numbers).collect());
+        for EndedSlot { slot, of, since } in ended {
+            let owner = OWNER_PENDING | slot;
+            let drops = folded.remove(&owner).unwrap_or_default();
+            match of.and_then(|id| self.containers.get_mut(&id)) {
+                Some(tracked) => {
+                    tracked.aliases.remove(&owner);
+                    tracked.add_past_drops(drops);
+                    tracked.add_past_drops(folded.remove(&tracked.number).unwrap_or_default());
+                }
+                None => self.forget_drops(&drops, true),
+            }
+            self.release(slot, since);
+        }
+    }
+
     /// Takes the drops of `owners` out of the kernel's map: nothing counts under them any more.
-    pub(super) fn fold_drops(&mut self, owners: &[u32]) -> Drops {
-        let mut folded = Drops::new();
+    pub(super) fn fold_drops(&mut self, owners: &HashSet<u32>) -> HashMap<u32, Drops> {
+        let mut folded = HashMap::<u32, Drops>::new();
         let Some(map) = &mut self.kernel.drops else {
             return folded;
         };
@@ -35,7 +86,8 @@ impl Tracker {
             .into_iter()
             .filter(|(key, _tally)| owners.contains(&key.owner))
         {
-            add(folded.entry((key.direction, key.reason)).or_default(), tally);
+            let drops = folded.entry(key.owner).or_default();
+            add(drops.entry((key.direction, key.reason)).or_default(), tally);
             failed = map.remove(&key).err().or(failed);
         }
         if let Some(error) = failed {

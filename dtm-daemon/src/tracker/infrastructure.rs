@@ -53,8 +53,9 @@ impl Tracker {
         self.interfaces.insert(ifindex, interface);
         let result = self.kernel.set_owner(slot, OWNER_NONE);
         self.check_map("owners", result);
-        let drops = self.fold_drops(&[OWNER_PENDING | slot]);
-        self.forget_drops(&drops, true);
+        for drops in self.fold_drops(&[OWNER_PENDING | slot].into()).values() {
+            self.forget_drops(drops, true);
+        }
     }
 
     /// As [`Tracker::begin_infrastructure`], of an interface that was gone before.
@@ -66,8 +67,6 @@ impl Tracker {
         );
         self.networks
             .add_past(network, orphan.traffic, Part::Infrastructure(kind));
-        let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
-        self.forget_drops(&drops, true);
-        self.release(orphan.slot, Instant::now());
+        self.end_slot(orphan.slot, None, Instant::now());
     }
 }

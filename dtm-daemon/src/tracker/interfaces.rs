@@ -154,11 +154,14 @@ impl Interface {
 /// The `mode` label of an interface nothing is attached to.
 const NO_MODE: &str = "none";
 
+/// The labels of an interface that has no slot.
+pub(crate) const REFUSED: (&str, &str) = ("refused", NO_MODE);
+
 /// Every combination of labels of `dtm_interfaces` that can occur.
 pub(crate) fn states() -> impl Iterator<Item = (&'static str, &'static str)> {
     let attached = [Mode::Tcx.as_str(), Mode::Clsact.as_str(), NO_MODE];
     let states = ["pending", "named", "infrastructure", "bridge"].into_iter();
     states
         .flat_map(move |state| attached.map(|mode| (state, mode)))
-        .chain([("failed", NO_MODE)])
+        .chain([("failed", NO_MODE), REFUSED])
 }

@@ -65,6 +65,15 @@ impl Tracker {
                 bulk,
             );
         }
+        if let Some(interface) = self.interfaces.get(&ifindex)
+            && let Link {
+                peer: Some(peer),
+                peer_nsid: None,
+                ..
+            } = interface.link
+        {
+            self.both_here.insert(peer, ifindex);
+        }
         self.identify(ifindex);
     }
 
@@ -72,22 +81,44 @@ impl Tracker {
     pub(super) fn link_removed(&mut self, ifindex: u32, moved_to: Option<MovedTo>) {
         self.bridges.remove(&ifindex);
         self.foreign.remove(&ifindex);
+        self.refused.remove(&ifindex);
         if let Some(interface) = self.interfaces.remove(&ifindex) {
+            // An index of another namespace says nothing about this one's.
+            if let (Some(peer), None) = (interface.link.peer, interface.link.peer_nsid) {
+                self.both_here.remove(&peer);
+            }
             self.retire(interface);
         }
+        let host_end = self.both_here.remove(&ifindex);
         // The other end of a pair has left for the container's namespace. Its farewell says which that is: the host
         // end could as well, but would have to be asked, and whoever asks waits for RTNL.
         let Some(MovedTo { nsid, ifindex: now }) = moved_to else {
             return;
         };
-        let left_behind = |interface: &&mut Interface| {
+        let is_left_behind = |interface: &&mut Interface| {
             interface.link.peer == Some(ifindex) && interface.link.peer_nsid.is_none()
         };
-        if let Some(host_end) = self.interfaces.values_mut().find(left_behind) {
+        let host_end = host_end.and_then(|host_end| self.interfaces.get_mut(&host_end));
+        if let Some(host_end) = host_end.filter(is_left_behind) {
             host_end.link.peer = Some(now);
             host_end.link.peer_nsid = Some(nsid);
             let host_end = host_end.link.ifindex;
             self.identify(host_end);
+        }
+    }
+
+    /// Attaches to interfaces that had to wait for a slot, as far as there are slots now.
+    pub(super) fn retry_refused(&mut self, now: Instant) {
+        let free = self.slots.free(now);
+        if free == 0 || self.refused.is_empty() {
+            return;
+        }
+        for ifindex in self.refused.iter().copied().take(free).collect::<Vec<_>>() {
+            self.refused.remove(&ifindex);
+            self.look_again(ifindex);
+        }
+        if self.refused.is_empty() {
+            tracing::info!("every interface has a slot again");
         }
     }
 
@@ -105,15 +136,20 @@ impl Tracker {
         }
         let now = Instant::now();
         let Some(slot) = self.slots.take(now) else {
-            self.refused = true;
-            self.count_attach_error("no_slot");
-            tracing::warn!(
-                interface = &*link.name,
-                ifindex,
-                "every slot is in use: raise --max-interfaces"
-            );
+            if self.refused.is_empty() {
+                let interface = &*link.name;
+                tracing::warn!(
+                    interface,
+                    "every slot is in use, this interface and further ones are not counted: raise --max-interfaces"
+                );
+            }
+            // Once for each: it is asked about again until there is a slot.
+            if self.refused.insert(ifindex) {
+                self.count_attach_error("no_slot");
+            }
             return;
         };
+        self.refused.remove(&ifindex);
         self.last_generation += 1;
         let generation = Generation {
             ifindex,
@@ -139,7 +175,7 @@ impl Tracker {
             Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
         };
         if let Err(error) = self.kernel.enter(interface.key(), slot) {
-            self.refused = true;
+            self.unindexed = true;
             self.count_map_error("index", &error);
             self.slots.give_back(slot, now);
             return;
@@ -230,7 +266,6 @@ impl Tracker {
             }
             Role::Container(named) => {
                 self.end_series(&named, link.ifindex, slot, traffic, now);
-                self.release(slot, now);
             }
             Role::Pending { identity, .. } => {
                 self.orphans.push(Orphan {
@@ -242,7 +277,7 @@ impl Tracker {
                     traffic,
                     since: now,
                 });
-                self.name_all();
+                self.naming_due = true;
             }
         }
     }

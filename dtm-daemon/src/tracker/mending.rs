@@ -158,7 +158,7 @@ impl Tracker {
     /// Tries again where something could not be attached.
     pub(super) fn retry(&mut self) -> anyhow::Result<()> {
         let failed = |interface: &Interface| matches!(interface.attachment, AttachmentState::Failed { .. });
-        if std::mem::take(&mut self.refused) || self.interfaces.values().any(failed) {
+        if std::mem::take(&mut self.unindexed) || self.interfaces.values().any(failed) {
             self.resynchronise(false)?;
         }
         Ok(())

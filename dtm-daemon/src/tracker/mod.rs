@@ -26,7 +26,7 @@ mod snapshot;
 mod traffic;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, mpsc as std_mpsc},
     thread,
@@ -46,6 +46,7 @@ use self::{
     attaching::{AttachJob, Report},
     claims::Claims,
     containers::Containers,
+    drops::EndedSlot,
     handle::Command,
     interfaces::{AttachmentState, Interface},
     mending::{LOOK, Looks},
@@ -105,7 +106,15 @@ pub struct Tracker {
     bridges: HashMap<u32, Link>,
     /// Host ends on bridges that are not Docker's, with their bridge: not attached to.
     foreign: HashMap<u32, u32>,
+    /// Interfaces that found every slot in use.
+    refused: BTreeSet<u32>,
+    /// Pairs with both ends in this namespace: the host end by the other, which may yet leave.
+    both_here: HashMap<u32, u32>,
     orphans: Vec<Orphan>,
+    ended_slots: Vec<EndedSlot>,
+    /// Something happened that may lead to a name. Looked for once for all that happens at a time: it is a pass over
+    /// all interfaces.
+    naming_due: bool,
     containers: Containers,
     networks: Networks,
     addresses: Claims<Address>,
@@ -118,8 +127,8 @@ pub struct Tracker {
     features: BTreeMap<&'static str, bool>,
     looks: Looks,
     freed: Freed,
-    /// An interface got no slot, or none of the kernel side's entries.
-    refused: bool,
+    /// An interface got none of the kernel side's entries.
+    unindexed: bool,
     /// Attach jobs of the start that are not done.
     starting: Option<HashSet<u32>>,
     requests: Requests,
@@ -207,7 +216,11 @@ impl Tracker {
             interfaces: HashMap::new(),
             bridges: HashMap::new(),
             foreign: HashMap::new(),
+            refused: BTreeSet::new(),
+            both_here: HashMap::new(),
             orphans: Vec::new(),
+            ended_slots: Vec::new(),
+            naming_due: false,
             containers: Containers::default(),
             networks: Networks::default(),
             addresses: Claims::new(),
@@ -219,7 +232,7 @@ impl Tracker {
             features,
             looks: Looks::default(),
             freed: Freed::default(),
-            refused: false,
+            unindexed: false,
             starting: None,
             requests: Requests::open().context("open a netlink socket to list interfaces with")?,
             links,
@@ -271,8 +284,20 @@ impl Tracker {
                     }
                 }
                 Some(report) = self.reports.recv() => self.on_report(report),
-                Some(resolved) = self.resolved.recv() => self.on_resolved(resolved),
-                Some(update) = self.docker_updates.recv() => self.on_docker(update)?,
+                Some(resolved) = self.resolved.recv() => {
+                    self.on_resolved(resolved);
+                    while let Ok(resolved) = self.resolved.try_recv() {
+                        self.on_resolved(resolved);
+                    }
+                }
+                Some(update) = self.docker_updates.recv() => {
+                    self.on_docker(update)?;
+                    for _ in 0..self.docker_updates.len() {
+                        if let Ok(update) = self.docker_updates.try_recv() {
+                            self.on_docker(update)?;
+                        }
+                    }
+                }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 () = Looks::due(self.looks.next()) => self.look_at_suspects(),
                 _tick = look.tick() => self.look_around(),
@@ -282,6 +307,9 @@ impl Tracker {
                     self.resynchronise(false)?;
                     self.suspect_all();
                 }
+            }
+            if std::mem::take(&mut self.naming_due) {
+                self.name_all();
             }
         }
     }
@@ -317,7 +345,8 @@ impl Tracker {
             .interfaces
             .keys()
             .chain(self.bridges.keys())
-            .chain(self.foreign.keys());
+            .chain(self.foreign.keys())
+            .chain(&self.refused);
         let gone: Vec<u32> = known
             .copied()
             .filter(|ifindex| !present.contains(ifindex))
@@ -375,7 +404,7 @@ impl Tracker {
                 self.docker.since = None;
             }
         }
-        self.name_all();
+        self.naming_due = true;
         self.note_readiness();
         Ok(())
     }
@@ -400,10 +429,13 @@ impl Tracker {
         self.ask_for_networks(now);
         self.leave_foreign(now);
         self.give_up_nameless(now);
+        self.fold_ended_slots();
+        self.retry_refused(now);
         let networks = &self.networks;
         let exists = |name: &str| networks.known().any(|network| &*network.name == name);
-        for tracked in self.containers.expire(now, self.linger, exists) {
-            self.forget(&tracked);
+        let expired = self.containers.expire(now, self.linger, exists);
+        if !expired.is_empty() {
+            self.forget(&expired);
             self.freed.note();
         }
         self.expire_networks(now);

@@ -60,13 +60,12 @@ impl Tracker {
         tracing::debug!(container = %named.container, host_end = &*orphan.link.name, "named after its end");
         self.networks
             .add_past(&named.network.0, orphan.traffic, Part::Containers);
-        let drops = self.fold_drops(&[OWNER_PENDING | orphan.slot]);
         if let Some(tracked) = self.containers.get_mut(&named.container) {
             let series = tracked.series.entry(named.series_key()).or_default();
             series.add_past(orphan.traffic, now);
-            tracked.add_past_drops(drops);
+            tracked.aliases.insert(OWNER_PENDING | orphan.slot);
         }
-        self.release(orphan.slot, now);
+        self.end_slot(orphan.slot, Some(named.container.clone()), now);
     }
 
     /// Gives up on interfaces that are gone and that nobody will name any more.
@@ -79,8 +78,8 @@ impl Tracker {
                 continue;
             }
             too_many = too_many.saturating_sub(1);
-            self.leave_to_nobody(orphan.slot, orphan.traffic);
-            self.release(orphan.slot, now);
+            self.unattributed += orphan.traffic;
+            self.end_slot(orphan.slot, None, now);
         }
     }
 
@@ -108,17 +107,15 @@ impl Tracker {
             return;
         }
         let counted = self.kernel.counters.read(interface.slot);
-        self.leave_to_nobody(interface.slot, interface.moved(counted));
+        self.unattributed += interface.moved(counted);
+        // At once: what is dropped from now on may be somebody's.
+        for drops in self.fold_drops(&[interface.pending_owner()].into()).values() {
+            self.forget_drops(drops, true);
+        }
         interface.base = counted;
         if let Role::Pending { given_up, .. } = &mut interface.role {
             *given_up = false;
         }
-    }
-
-    fn leave_to_nobody(&mut self, slot: u32, traffic: Traffic) {
-        self.unattributed += traffic;
-        let drops = self.fold_drops(&[OWNER_PENDING | slot]);
-        self.forget_drops(&drops, true);
     }
 
     /// What was moved for nobody, by interfaces that are gone and by those that live; `moved` is what these say.

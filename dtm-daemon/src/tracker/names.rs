@@ -1,8 +1,8 @@
 //! Putting the kernel's interfaces and Docker's containers together.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
-use dtm_common::drops::{Address, OWNER_NONE, OWNER_PENDING};
+use dtm_common::drops::{Address, OWNER_NONE};
 
 use super::{
     Infrastructure, Tracker, Traffic,
@@ -44,7 +44,7 @@ impl Tracker {
         {
             orphan.identity = Some(identity);
         }
-        self.name_all();
+        self.naming_due = true;
     }
 
     /// Names everything that can be named by now.
@@ -176,12 +176,12 @@ impl Tracker {
         self.networks
             .add_past(&named.network.0, traffic, Part::Containers);
         let Some(tracked) = self.containers.get_mut(&named.container) else {
+            self.end_slot(slot, None, now);
             return;
         };
         let series = tracked.series.entry(named.series_key()).or_default();
         series.live.remove(&ifindex);
         series.add_past(traffic, now);
-        tracked.aliases.remove(&(OWNER_PENDING | slot));
         let number = tracked.number;
         let interfaces = tracked.netns.entry(named.netns_inode).or_default();
         *interfaces = interfaces.saturating_sub(1);
@@ -189,7 +189,7 @@ impl Tracker {
         if is_last_there {
             tracked.netns.remove(&named.netns_inode);
         }
-        let has_ended = !tracked.has_interface();
+        tracked.note_end(now);
         if is_last_there {
             let result = self.kernel.set_netns_owner(named.netns_inode, None);
             self.check_map("netns_owners", result);
@@ -201,17 +201,7 @@ impl Tracker {
         }
         let result = self.kernel.set_owner(slot, OWNER_NONE);
         self.check_map("owners", result);
-        // Nothing stands for it any more: its drops need not wait in the kernel's map for the end of its linger.
-        let owners: &[u32] = if has_ended {
-            &[OWNER_PENDING | slot, number]
-        } else {
-            &[OWNER_PENDING | slot]
-        };
-        let drops = self.fold_drops(owners);
-        if let Some(tracked) = self.containers.get_mut(&named.container) {
-            tracked.add_past_drops(drops);
-            tracked.note_end(now);
-        }
+        self.end_slot(slot, Some(named.container.clone()), now);
     }
 
     /// Takes in addresses that Docker told of after an interface was named.
@@ -253,8 +243,10 @@ impl Tracker {
         number: u32,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) {
+        // A container may give itself any number of addresses.
+        let mut known: HashSet<Address> = claimed.iter().copied().collect();
         for address in addresses.into_iter().filter_map(routable) {
-            if claimed.contains(&address) {
+            if !known.insert(address) {
                 continue;
             }
             claimed.push(address);
@@ -264,12 +256,21 @@ impl Tracker {
         }
     }
 
-    /// Forgets a container whose totals have lingered.
-    pub(super) fn forget(&mut self, tracked: &Tracked) {
-        let owners: Vec<u32> = tracked.aliases.iter().copied().chain([tracked.number]).collect();
-        let drops = self.fold_drops(&owners);
-        self.forget_drops(&drops, false);
-        self.forget_drops(&tracked.past_drops, false);
+    /// Forgets containers whose totals have lingered.
+    pub(super) fn forget(&mut self, expired: &[Tracked]) {
+        if expired.is_empty() {
+            return;
+        }
+        let owners = expired.iter().flat_map(|tracked| {
+            let aliases = tracked.aliases.iter().copied();
+            aliases.chain([tracked.number])
+        });
+        for drops in self.fold_drops(&owners.collect()).values() {
+            self.forget_drops(drops, false);
+        }
+        for tracked in expired {
+            self.forget_drops(&tracked.past_drops, false);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     ContainerSnapshot, DropSnapshot, InterfaceSnapshot, Snapshot, Status, Tracker, Traffic,
     containers::{Drops, Tracked},
     drops::{add, direction},
-    interfaces::{AttachmentState, Role, states},
+    interfaces::{AttachmentState, REFUSED, Role, states},
     naming::uncovered,
 };
 use crate::{bpf::Mode, docker::ContainerState};
@@ -224,6 +224,7 @@ impl Tracker {
                     u64::from(interface.preceded.is_some());
             }
         }
+        interfaces.insert(REFUSED, self.refused.len() as u64);
         let (in_use, limit) = self.slots.usage();
         let mut maps = BTreeMap::from([("counters", (in_use, limit))]);
         maps.extend(

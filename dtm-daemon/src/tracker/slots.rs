@@ -47,10 +47,16 @@ impl Slots {
         Some(slot)
     }
 
-    /// Gives a slot back, once nothing is attached that counts into it.
-    pub(crate) fn give_back(&mut self, slot: u32, now: Instant) {
+    /// How many slots there are to take.
+    pub(crate) fn free(&self, now: Instant) -> usize {
+        let rested = |(since, _slot): &&(Instant, u32)| now.duration_since(*since) >= REST;
+        (self.limit - self.next) as usize + self.resting.iter().take_while(rested).count()
+    }
+
+    /// Gives a slot back that nothing counts into `since` then.
+    pub(crate) fn give_back(&mut self, slot: u32, since: Instant) {
         self.in_use -= 1;
-        self.resting.push_back((now, slot));
+        self.resting.push_back((since, slot));
     }
 
     /// Slots in use, and the most there can be.
@@ -73,6 +79,7 @@ mod tests {
         );
         slots.give_back(0, start);
         assert_eq!(slots.take(start), None, "it may still be counted into");
+        assert_eq!((slots.free(start), slots.free(start + REST)), (0, 1));
         assert_eq!(slots.take(start + REST), Some(0));
         assert_eq!(slots.usage(), (2, 2));
     }

@@ -6,30 +6,32 @@ mod connections;
 mod landing;
 mod listen;
 mod negotiation;
+mod scrapes;
+#[cfg(test)]
+mod slow_clients;
+mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::{io::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::{
     Router,
-    body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use flate2::{Compression, write::GzEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    metrics,
-    tracker::{Snapshot, TrackerHandle, TrackerStopped},
+    tracker::{TrackerHandle, TrackerStopped},
 };
-use negotiation::{Encoding, MediaType};
+use connections::Limits;
+use negotiation::Encoding;
+use scrapes::{ScrapeError, Scrapes, Wanted};
 
 pub use listen::bind;
 
@@ -38,6 +40,7 @@ pub use listen::bind;
 struct App {
     tracker: TrackerHandle,
     config: Arc<Config>,
+    scrapes: Scrapes,
 }
 
 /// Serves on `listeners` until `cancel` is cancelled, then lets requests under way finish.
@@ -51,7 +54,7 @@ pub async fn serve(
     config: Config,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    connections::serve(listeners, router(tracker, config), cancel).await;
+    connections::serve(listeners, router(tracker, config), Limits::default(), cancel).await;
     Ok(())
 }
 
@@ -63,7 +66,11 @@ fn router(tracker: TrackerHandle, config: Config) -> Router {
         .route(&config.telemetry_path, get(telemetry))
         .route("/-/healthy", get(|| async { "dtm is healthy\n" }))
         .route("/-/ready", get(ready))
-        .with_state(App { tracker, config })
+        .with_state(App {
+            scrapes: Scrapes::start(tracker.clone(), Arc::clone(&config)),
+            tracker,
+            config,
+        })
 }
 
 async fn ready(State(app): State<App>) -> Response {
@@ -75,50 +82,27 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn telemetry(State(app): State<App>, headers: HeaderMap) -> Response {
-    let snapshot = match app.tracker.snapshot().await {
-        Ok(snapshot) => snapshot,
-        Err(stopped) => return stopping(stopped),
-    };
     let media_type = negotiation::media_type(&headers);
     let encoding = negotiation::encoding(&headers);
-    // A thousand containers take milliseconds, in which this thread would serve nobody else.
-    let encoded =
-        tokio::task::spawn_blocking(move || encode(snapshot, app.config, media_type, encoding)).await;
-    match encoded.context("encode the metrics").flatten() {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::error!(error = format_args!("{error:#}"), "cannot answer a scrape");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "cannot encode the metrics, see dtm's log\n",
-            )
-                .into_response()
-        }
-    }
-}
-
-fn encode(
-    snapshot: Arc<Snapshot>,
-    config: Arc<Config>,
-    media_type: MediaType,
-    encoding: Encoding,
-) -> anyhow::Result<Response> {
-    let text = metrics::encode(snapshot, config, media_type.format()).context("encode the metrics")?;
-    let response = Response::builder()
-        .header(header::CONTENT_TYPE, media_type.content_type())
-        .header(header::VARY, "Accept, Accept-Encoding");
-    let response = match encoding {
-        Encoding::Identity => response.body(Body::from(text)),
-        Encoding::Gzip => {
-            let mut gzip = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-            gzip.write_all(text.as_bytes()).context("compress the metrics")?;
-            let compressed = gzip.finish().context("compress the metrics")?;
-            response
-                .header(header::CONTENT_ENCODING, "gzip")
-                .body(Body::from(compressed))
+    let wanted = Wanted {
+        format: media_type.format(),
+        encoding,
+    };
+    let body = match app.scrapes.scrape(wanted).await {
+        Ok(body) => body,
+        Err(ScrapeError::Stopped(stopped)) => return stopping(stopped),
+        Err(error @ ScrapeError::Encoding) => {
+            return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response();
         }
     };
-    response.context("build the response")
+    let headers = [
+        (header::CONTENT_TYPE, media_type.content_type()),
+        (header::VARY, "Accept, Accept-Encoding"),
+    ];
+    match encoding {
+        Encoding::Identity => (headers, body).into_response(),
+        Encoding::Gzip => (headers, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
+    }
 }
 
 fn stopping(stopped: TrackerStopped) -> Response {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    body::to_bytes,
+    body::{Body, to_bytes},
     http::{Method, Request},
 };
 use flate2::read::GzDecoder;

@@ -18,7 +18,7 @@ pub struct Sample {
 impl Sample {
     /// Its value as the whole number that a counter or a state is.
     #[expect(clippy::cast_sign_loss, reason = "no counter is negative")]
-    fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.value as u64
     }
 }

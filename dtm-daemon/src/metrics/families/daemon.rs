@@ -35,7 +35,7 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_interfaces",
             labels: &["state", "mode"],
-            help: "Interfaces by how far they got (pending, named, infrastructure, bridge, failed) and how dtm is attached (tcx, clsact, none).",
+            help: "Interfaces by how far they got (pending, named, infrastructure, bridge, failed, refused for want of a slot) and how dtm is attached (tcx, clsact, none).",
             samples: |scrape, samples| {
                 let mut interfaces = scrape.snapshot.status.interfaces.iter();
                 interfaces.try_for_each(|((state, mode), count)| samples.add(&[state, mode], *count))
