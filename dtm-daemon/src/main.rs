@@ -62,7 +62,7 @@ const NICE: i32 = -10;
 /// Has every thread that is started from now on come before what can wait.
 fn come_first() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::info!(%error, "dtm waits for a processor like everybody: short lives on a busy host may be missed");
+        tracing::debug!(%error, "dtm waits for a processor like everybody: short lives on a busy host may be missed");
     }
 }
 
