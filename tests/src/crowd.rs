@@ -101,8 +101,29 @@ impl Crowd {
                 "-batch",
                 path(&batch(host, &format!("{container}-inside"), &inside)?)?,
             ],
-        )
-        .map(drop)
+        )?;
+        self.wait_forwarding(host)
+    }
+
+    /// Until every port forwards: a bridge hears of its ports' carriers from a queue that the kernel works off a hundred
+    /// at a time, and what it sends before that passes by those that wait.
+    fn wait_forwarding(&self, host: &Host) -> Result<()> {
+        // `BR_STATE_FORWARDING` of the kernel's `if_bridge.h`.
+        const FORWARDING: &str = "3";
+        let class = host.outside("/sys/class/net");
+        let mut waiting: Vec<usize> = self.numbers.clone().collect();
+        eventually(PATIENCE, "all ports forward", || {
+            let mut states = Vec::new();
+            for number in std::mem::take(&mut waiting) {
+                let file = class.join(format!("h{number}/brport/state"));
+                let state = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+                if state.trim() != FORWARDING {
+                    states.push(number);
+                }
+            }
+            waiting = states;
+            Ok(waiting.is_empty().then_some(()))
+        })
     }
 
     /// Takes some of the interfaces away.

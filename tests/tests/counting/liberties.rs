@@ -9,7 +9,7 @@ use xtask::host::{EngineKind, Running, eventually};
 
 use crate::{
     readings::{eventually_shows, read},
-    stage::{Member, QUIET, Stage, addressed, experimental, hexadecimal, traffic_path, written},
+    stage::{Member, QUIET, Stage, addressed, experimental, hexadecimal, silence, traffic_path, written},
 };
 
 const BYTES: &str = "dtm_container_network_receive_bytes_total";
@@ -220,7 +220,7 @@ fn down_and_up(stage: &Stage, actor: &Member) -> Result<()> {
     is_exact(stage, actor, "down and up")
 }
 
-/// A process in a namespace of its own, made inside the container's.
+/// A process in a silent namespace of its own, made inside the container's.
 fn nested(stage: &Stage, actor: &Member) -> Result<(Running, String)> {
     let process = stage.start_inside(actor, "unshare", &["--net", "sleep", "3600"])?;
     let id = process.id().to_string();
@@ -229,6 +229,8 @@ fn nested(stage: &Stage, actor: &Member) -> Result<(Running, String)> {
     eventually(PATIENCE, "the nested namespace", || {
         Ok((fs::read_to_string(&name)?.trim() == "sleep").then_some(()))
     })?;
+    // What an interface says there when it comes up goes to everybody, and from some bridges back to itself.
+    silence(&stage.scene, &id)?;
     Ok((process, id))
 }
 

@@ -305,7 +305,7 @@ fn gateways(scene: &Scene, network: &str) -> Result<[String; 2]> {
 }
 
 /// Keeps a namespace from speaking `ICMPv6` unasked: with its neighbours known for good it needs none.
-fn silence(scene: &Scene, process: &str) -> Result<()> {
+pub(crate) fn silence(scene: &Scene, process: &str) -> Result<()> {
     let rule =
         "table inet silent { chain out { type filter hook output priority 0; meta l4proto icmpv6 drop; }; }";
     let enter = ["--target", process, "--net", "nft", rule];
