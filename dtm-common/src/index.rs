@@ -11,6 +11,9 @@ pub const INDEX_BUCKETS: u32 = 1 << 16;
 /// Entries of the hash map for the interfaces whose bucket was taken.
 pub const INDEX_OVERFLOW_ENTRIES: u32 = 4096;
 
+/// In the place of a slot that is fixed when a program is loaded: it is looked up by interface instead.
+pub const SLOT_BY_INTERFACE: u32 = u32::MAX;
+
 /// One interface of one network namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 //! implicit padding, and every bit pattern of it is valid; the daemon turns them into enums.
 #![no_std]
 
+pub mod cgroups;
 pub mod drops;
 pub mod errors;
 pub mod index;

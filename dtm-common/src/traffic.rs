@@ -4,11 +4,12 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Bytes at the hook, layer 2 header included (`skb->len` as TC sees it).
+    /// Bytes at the hook (`skb->len`): at TC with the layer 2 header, at a cgroup from the IP header on.
     pub bytes: u64,
     /// Packets as they are on a wire: a GSO or GRO buffer counts as its segments.
     pub packets: u64,
-    /// Bytes as a network card would count them: the headers of every segment, tags in metadata included.
+    /// The same with the headers of every segment. At TC, tags in metadata included, as a network card would count
+    /// them.
     pub wire_bytes: u64,
 }
 
@@ -16,9 +17,9 @@ pub struct Tally {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCounters {
-    /// What the container was offered: the host end's egress.
+    /// What the container was offered: the host end's egress, its own device's or its cgroup's ingress.
     pub receive: Tally,
-    /// What the container sent: the host end's ingress.
+    /// What the container sent: the host end's ingress, its own device's or its cgroup's egress.
     pub transmit: Tally,
     /// Fills the cache line; always zero.
     pub reserved: [u64; 2],

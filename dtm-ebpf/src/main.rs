@@ -1,6 +1,7 @@
 //! dtm's kernel side: entry points only. Each one counts and lets the packet pass, whatever happens.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     unsafe_code,
     reason = "the kernel's memory is raw pointers; each access says what makes it sound"
@@ -14,30 +15,67 @@
     reason = "a call costs as much as what most of these functions do"
 )]
 
+mod cgroup_events;
+mod cgroup_skb;
 mod classify;
+mod counters;
 mod drops;
 mod maps;
 mod skb;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,
-    macros::{btf_tracepoint, classifier},
-    programs::{BtfTracePointContext, TcContext},
+    macros::{btf_tracepoint, cgroup_skb, classifier, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, SkBuffContext, TcContext},
 };
-use dtm_common::traffic::Direction;
+use dtm_common::{
+    cgroups::{CGROUP_MADE, CGROUP_REMOVED},
+    traffic::Direction,
+};
 
-/// Counts what the container sends: attached to the host end's ingress.
+/// A cgroup's program has no others to leave the packet to: it is let pass.
+const PASS: i32 = 1;
+
+/// Counts what the container sends: attached to the host end's ingress, or to its own device's egress.
 #[classifier]
 fn dtm_transmit(ctx: TcContext) -> i32 {
     classify::count(&ctx, Direction::Transmit);
     TC_ACT_UNSPEC
 }
 
-/// Counts what the container is offered: attached to the host end's egress.
+/// Counts what the container is offered: attached to the host end's egress, or to its own device's ingress.
 #[classifier]
 fn dtm_receive(ctx: TcContext) -> i32 {
     classify::count(&ctx, Direction::Receive);
     TC_ACT_UNSPEC
+}
+
+/// Counts what the sockets of a control group send.
+#[cgroup_skb(egress)]
+fn dtm_cgroup_transmit(ctx: SkBuffContext) -> i32 {
+    cgroup_skb::count(&ctx, Direction::Transmit);
+    PASS
+}
+
+/// Counts what the sockets of a control group receive.
+#[cgroup_skb(ingress)]
+fn dtm_cgroup_receive(ctx: SkBuffContext) -> i32 {
+    cgroup_skb::count(&ctx, Direction::Receive);
+    PASS
+}
+
+/// Tells of a control group that was made.
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn dtm_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    cgroup_events::tell(&ctx, CGROUP_MADE);
+    0
+}
+
+/// Tells of a control group that was removed.
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+fn dtm_cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
+    cgroup_events::tell(&ctx, CGROUP_REMOVED);
+    0
 }
 
 /// Counts what the kernel throws away, by owner and reason.

@@ -4,12 +4,13 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use dtm_common::{
+    cgroups::CGROUP_EVENTS_BYTES,
     drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, HANDLERS, NETNS_ENTRIES},
     errors::ERROR_KINDS,
-    index::{INDEX_BUCKETS, INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
+    index::{INDEX_BUCKETS, INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey, SLOT_BY_INTERFACE},
     traffic::SlotCounters,
 };
 
@@ -52,9 +53,23 @@ pub(crate) static DROPS: PerCpuHashMap<DropKey, DropTally> =
 #[map]
 pub(crate) static ERRORS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ERROR_KINDS, 0);
 
+/// Births and ends of control groups. A ring, because each is news once. When it is full, `CGROUP_EVENTS_LOST` counts,
+/// and the daemon looks at all groups.
+#[map]
+pub(crate) static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(CGROUP_EVENTS_BYTES, 0);
+
+/// What found no room in `CGROUP_EVENTS`.
+#[map]
+pub(crate) static CGROUP_EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Slots in a CPU's bank of `COUNTERS`.
 #[unsafe(no_mangle)]
 pub(crate) static SLOTS: Global<u32> = Global::new(1);
+
+/// The one slot a program counts into, whatever the interface, or `SLOT_BY_INTERFACE`. Outside of dtm's own namespace
+/// an interface's index may change, and may be another's in dtm's.
+#[unsafe(no_mangle)]
+pub(crate) static SLOT: Global<u32> = Global::new(SLOT_BY_INTERFACE);
 
 /// The daemon's number for the network namespace the classifiers are attached in.
 #[unsafe(no_mangle)]
@@ -125,10 +140,32 @@ pub(crate) static DEV_NET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NET_INUM: Global<u32> = Global::new(0);
 
+/// Offset of `cgroup.root`, or `u32::MAX` where it is not known.
+#[unsafe(no_mangle)]
+pub(crate) static CGROUP_ROOT: Global<u32> = Global::new(u32::MAX);
+
+/// Offset of `cgroup_root.hierarchy_id`; known where `CGROUP_ROOT` is, as the next two are.
+#[unsafe(no_mangle)]
+pub(crate) static ROOT_HIERARCHY: Global<u32> = Global::new(0);
+
+/// Offset of `cgroup.kn`.
+#[unsafe(no_mangle)]
+pub(crate) static CGROUP_NODE: Global<u32> = Global::new(0);
+
+/// Offset of `kernfs_node.name`.
+#[unsafe(no_mangle)]
+pub(crate) static NODE_NAME: Global<u32> = Global::new(0);
+
 /// Counts one thing that went wrong, by its number in `dtm_common::errors`.
 #[inline(always)]
 pub(crate) fn count_error(kind: u32) -> u64 {
-    let Some(counter) = ERRORS.get_ptr_mut(kind) else {
+    count_one(&ERRORS, kind)
+}
+
+/// Adds one to this CPU's counter at `index`.
+#[inline(always)]
+pub(crate) fn count_one(counters: &PerCpuArray<u64>, index: u32) -> u64 {
+    let Some(counter) = counters.get_ptr_mut(index) else {
         return 0;
     };
     // SAFETY: this CPU's own counter; the verifier has checked the pointer. A nested run may lose one error.

@@ -1,27 +1,28 @@
-//! The packet behind a classifier's context and behind a dropped `sk_buff`, for dtm-common's parser.
+//! The packet behind a program's context and behind a dropped `sk_buff`, for dtm-common's parser.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
-    programs::TcContext,
 };
 use dtm_common::packet::Packet;
 
 /// No header dtm reads starts further in; the verifier needs a bound.
 const MAX_OFFSET: usize = 0x3ff;
 
-/// A packet at a TC hook, Ethernet header first.
-pub(crate) struct TcPacket<'a>(pub(crate) &'a TcContext);
+/// A packet at a TC hook, Ethernet header first, or at a cgroup's, IP header first.
+pub(crate) struct SkbPacket(pub(crate) *mut __sk_buff);
 
-impl Packet for TcPacket<'_> {
+impl Packet for SkbPacket {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = self.0.data() + offset;
-        if start + N <= self.0.data_end() {
+        // SAFETY: the context is valid for the whole run of the program; the kernel turns the two into pointers.
+        let (start, end) = unsafe { ((*self.0).data as usize + offset, (*self.0).data_end as usize) };
+        if start + N <= end {
             // SAFETY: the comparison above is the bound the verifier asks for.
             return Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) });
         }
@@ -33,14 +34,8 @@ impl Packet for TcPacket<'_> {
     fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `bytes` has room for N bytes and the helper fills all of them or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.0.skb.skb.cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
+        let result =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
         // SAFETY: the helper succeeded, so all N bytes are written.
         (result == 0).then(|| unsafe { bytes.assume_init() })
     }

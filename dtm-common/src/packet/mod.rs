@@ -1,8 +1,9 @@
 //! The packet parser: the same code the kernel side runs, tested on the host.
 //!
 //! Three steps, each paid for only when taken: [`ethernet`] finds the network layer, [`network()`] reads its
-//! addresses, [`Network::transport`] walks to the transport header. On top of them [`segment_header_length`] and
-//! [`wire`] turn a GSO or GRO buffer into what a wire carries.
+//! addresses, [`Network::transport`] walks to the transport header. On top of them [`segment_header_length`], or
+//! [`segment_header_length_from_ip`] where there is no Ethernet header, and [`wire`] turn a GSO or GRO buffer into what
+//! a wire carries.
 //!
 //! Every step reads a constant number of times at most and answers `None` for what is truncated or garbage. An
 //! offset it returns lies within the packet, and a packet cut short gives the same answer or none.
@@ -21,7 +22,9 @@ mod tests;
 
 pub use link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, ethernet};
 pub use network::{Family, Network, addresses, network, network_from_version};
-pub use segments::{SegmentHeaders, Segmentation, Wire, segment_header_length, wire};
+pub use segments::{
+    SegmentHeaders, Segmentation, Wire, segment_header_length, segment_header_length_from_ip, wire,
+};
 pub use transport::{Fragment, Transport, protocols};
 
 /// Bytes of a packet that may not all be there.
