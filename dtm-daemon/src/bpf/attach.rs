@@ -1,4 +1,7 @@
 //! Attaching the classifiers to an interface, both directions or none.
+//!
+//! An interface is one of the network namespace that the calling thread is in: bpf(2) looks it up there, netlink in
+//! that of the socket. For another namespace a thread enters it, makes an [`Attacher`] of its own and keeps it.
 
 use std::{
     io,
@@ -8,8 +11,9 @@ use std::{
 use dtm_common::traffic::Direction;
 
 use super::{
-    ClsactFilter, TcxLink,
+    ClsactFilter, Side, TcxLink,
     clsact::{FIRST, Program, Rank},
+    side::Hook,
     standing::Place,
     sys::{object_id, tcx_programs},
     tcx_is_supported,
@@ -132,7 +136,8 @@ pub(super) struct Classifier {
     fd: OwnedFd,
     id: u32,
     name: &'static str,
-    pub(super) direction: Direction,
+    direction: Direction,
+    pub(super) hook: Hook,
 }
 
 impl Classifier {
@@ -143,18 +148,17 @@ impl Classifier {
             id,
             name,
             direction,
+            hook: Side::default().hook(direction),
         })
     }
 
     fn create_link(&self, ifindex: u32) -> Result<TcxLink, AttachError> {
-        TcxLink::create(self.fd.as_fd(), ifindex, self.direction).map_err(|source| {
-            match source.raw_os_error() {
-                Some(libc::ENODEV | libc::ENXIO) => AttachError::Gone,
-                _ => AttachError::Tcx {
-                    program: self.name,
-                    source,
-                },
-            }
+        TcxLink::create(self.fd.as_fd(), ifindex, self.hook).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENODEV | libc::ENXIO) => AttachError::Gone,
+            _ => AttachError::Tcx {
+                program: self.name,
+                source,
+            },
         })
     }
 
@@ -169,12 +173,14 @@ impl Classifier {
             id: self.id,
             name: self.name,
         };
-        ClsactFilter::attach(requests, ifindex, self.direction, priority, program)
+        ClsactFilter::attach(requests, ifindex, self.hook, priority, program)
             .map_err(|source| refused(self.name, source))
     }
 }
 
-/// Attaches to interfaces of the network namespace it was made in.
+/// Attaches to interfaces of the network namespace it was made in, by a thread that is in it.
+///
+/// Only [`detach`](Self::detach), and dropping an [`Attachment`], can be done from anywhere.
 pub struct Attacher {
     /// First what the container sends: its first frame is the one there is a race with.
     pub(super) classifiers: [Classifier; 2],
@@ -184,7 +190,11 @@ pub struct Attacher {
 }
 
 impl Attacher {
-    /// Prepares to attach the two programs as `mode` asks.
+    /// Prepares to attach the two programs as `mode` asks, to the host's ends of containers' interfaces in the calling
+    /// thread's network namespace.
+    ///
+    /// The programs must count for that namespace: [`Kernel::classifiers`](super::Kernel::classifiers) are for dtm's
+    /// own, [`Template::classifiers`](super::Template::classifiers) make others.
     pub fn new(transmit: OwnedFd, receive: OwnedFd, mode: AttachMode) -> Result<Self, NetlinkError> {
         Ok(Self {
             classifiers: [
@@ -195,6 +205,15 @@ impl Attacher {
             mode,
             has_tcx: tcx_is_supported(),
         })
+    }
+
+    /// The same, at that side of interfaces.
+    #[must_use]
+    pub fn at(mut self, side: Side) -> Self {
+        for classifier in &mut self.classifiers {
+            classifier.hook = side.hook(classifier.direction);
+        }
+        self
     }
 
     /// The address of the socket that its orders come from, see [`crate::net::LinkWatch::open`].
@@ -258,12 +277,12 @@ impl Attacher {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(ifindex, error, "cannot look for an earlier dtm's filters");
         }
-        let is_there = |link: &TcxLink, direction| {
-            let programs = tcx_programs(ifindex, direction).unwrap_or_default();
+        let is_there = |link: &TcxLink, hook| {
+            let programs = tcx_programs(ifindex, hook).unwrap_or_default();
             programs.iter().any(|program| program.link == link.id())
         };
         let link = |classifier: &Classifier, rest: Option<TcxLink>| {
-            rest.filter(|link| is_there(link, classifier.direction))
+            rest.filter(|link| is_there(link, classifier.hook))
                 .map_or_else(|| classifier.create_link(ifindex), Ok)
         };
         let [first, second] = &self.classifiers;
@@ -315,7 +334,7 @@ impl Attacher {
             };
             match kept {
                 Some(filter) => Ok((filter.priority(), Some(filter))),
-                None => ClsactFilter::make_way(requests, ifindex, classifier.direction)
+                None => ClsactFilter::make_way(requests, ifindex, classifier.hook)
                     .map(|priority| (priority, None))
                     .map_err(|source| refused(classifier.name, source)),
             }

@@ -55,15 +55,27 @@ const FIELDS: [(&str, &str, &[&str]); 11] = [
     ("NET_INUM", "net", &["ns", "inum"]),
 ];
 
+/// As [`FIELDS`], of a control group: all of them, or its hierarchy and name are not known.
+const CGROUP_FIELDS: [(&str, &str, &[&str]); 4] = [
+    ("CGROUP_ROOT", "cgroup", &["root"]),
+    ("ROOT_HIERARCHY", "cgroup_root", &["hierarchy_id"]),
+    ("CGROUP_NODE", "cgroup", &["kn"]),
+    ("NODE_NAME", "kernfs_node", &["name"]),
+];
+
 impl KernelTypes {
     /// Reads the type information at `path`, `/sys/kernel/btf/vmlinux` on a normal host.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let btf = open(path)
             .with_context(|| format!("read the kernel's type information from {}", path.display()))?;
-        let offsets = FIELDS
-            .iter()
-            .map(|(constant, structure, field)| Ok((*constant, offset(&btf, structure, field)?)))
-            .collect::<anyhow::Result<_>>()?;
+        let mut offsets = offsets(&btf, &FIELDS)?;
+        match self::offsets(&btf, &CGROUP_FIELDS) {
+            Ok(of_groups) => offsets.extend(of_groups),
+            Err(error) => {
+                let error = format_args!("{error:#}");
+                tracing::debug!(error, "control groups of every hierarchy are told of");
+            }
+        }
         Ok(Self {
             offsets,
             reasons: DropReasons::read(&btf)?,
@@ -83,6 +95,13 @@ fn open(path: &Path) -> anyhow::Result<Btf> {
     io::copy(&mut File::open(path)?, &mut copy)?;
     let mapped = format!("/proc/self/fd/{}", copy.as_raw_fd());
     Ok(Btf::from_file_with_backend(mapped, Backend::Mmap)?)
+}
+
+fn offsets(btf: &Btf, fields: &[(&'static str, &str, &[&str])]) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let found = fields
+        .iter()
+        .map(|(constant, structure, field)| Ok((*constant, offset(btf, structure, field)?)));
+    found.collect()
 }
 
 /// The offset of the field at `path` of `structure`, in bytes.

@@ -4,14 +4,16 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use dtm_common::traffic::Direction;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
 
-use super::listing::{Listed, list};
+use super::{
+    listing::{Listed, list},
+    side::Hook,
+};
 use crate::net::{NetlinkError, Requests};
 
 /// `TC_H_CLSACT` with the minors of its two filter lists, `include/uapi/linux/pkt_sched.h`.
@@ -39,17 +41,17 @@ pub(super) const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
 /// `TCA_BPF_FLAG_ACT_DIRECT`: the program's return value is the verdict.
 const DIRECT_ACTION: u32 = 1;
 
-/// A filter of ours on one direction of an interface.
+/// A filter of ours at one hook of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClsactFilter {
     ifindex: u32,
-    direction: Direction,
+    hook: Hook,
     priority: u32,
     /// The kernel's number for the program.
     program: u32,
 }
 
-/// How a filter stands among those of its direction.
+/// How a filter stands among those of its hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rank {
     /// Nobody's filter runs before it.
@@ -81,15 +83,11 @@ impl ClsactFilter {
         }
     }
 
-    /// The first priority that others leave free on a direction of an interface, so that a filter put there runs before
+    /// The first priority that others leave free at a hook of an interface, so that a filter put there runs before
     /// all it can; 1 is before everybody. Filters of ours that would be in its way, or beside it, are taken off: only an
     /// earlier dtm that did not end in order leaves such.
-    pub(super) fn make_way(
-        requests: &mut Requests,
-        ifindex: u32,
-        direction: Direction,
-    ) -> Result<u32, NetlinkError> {
-        let listed = list(requests, ifindex, direction)?;
+    pub(super) fn make_way(requests: &mut Requests, ifindex: u32, hook: Hook) -> Result<u32, NetlinkError> {
+        let listed = list(requests, ifindex, hook)?;
         let is_taken = |priority: &u32| {
             listed
                 .iter()
@@ -101,16 +99,16 @@ impl ClsactFilter {
         for filter in listed.iter().filter(|filter| filter.is_ours()) {
             // The one at the head of its place is replaced where it is, without a moment in which nobody counts.
             if head != Some(filter) {
-                Self::delete(requests, ifindex, direction, filter.priority)?;
+                Self::delete(requests, ifindex, hook, filter.priority)?;
             }
         }
         Ok(place)
     }
 
-    /// Takes off every filter of ours on both directions of an interface, whoever made it.
+    /// Takes off every filter of ours at both hooks of an interface, whoever made it.
     pub(super) fn remove_all(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
-        for direction in [Direction::Transmit, Direction::Receive] {
-            for filter in list(requests, ifindex, direction)?
+        for hook in Hook::ALL {
+            for filter in list(requests, ifindex, hook)?
                 .iter()
                 .filter(|filter| filter.is_ours())
             {
@@ -119,16 +117,14 @@ impl ClsactFilter {
                     name = filter.name,
                     "an earlier dtm's filter is taken off"
                 );
-                Self::delete(requests, ifindex, direction, filter.priority)?;
+                Self::delete(requests, ifindex, hook, filter.priority)?;
             }
         }
         Ok(())
     }
 
-    /// Puts `program` on one direction of the interface at this priority, or the next that is free, replacing one of ours
+    /// Puts `program` at one hook of the interface at this priority, or the next that is free, replacing one of ours
     /// that is there already. Among filters of its own priority a new one is the first.
-    ///
-    /// `direction` is the container's, seen from the host end: what the container transmits comes in there.
     ///
     /// # Errors
     ///
@@ -136,7 +132,7 @@ impl ClsactFilter {
     pub fn attach(
         requests: &mut Requests,
         ifindex: u32,
-        direction: Direction,
+        hook: Hook,
         from: u32,
         program: Program<'_>,
     ) -> Result<Self, NetlinkError> {
@@ -152,7 +148,7 @@ impl ClsactFilter {
         for priority in from..=*PRIORITIES.end() {
             let filter = Self {
                 ifindex,
-                direction,
+                hook,
                 priority,
                 program: id,
             };
@@ -179,7 +175,7 @@ impl ClsactFilter {
 
     /// How the filter stands among those of others.
     pub(super) fn rank(self, requests: &mut Requests) -> Result<Rank, NetlinkError> {
-        let listed = list(requests, self.ifindex, self.direction)?;
+        let listed = list(requests, self.ifindex, self.hook)?;
         let is_this = |filter: &Listed| {
             filter.priority == self.priority
                 && filter.handle == FILTER_HANDLE
@@ -204,15 +200,10 @@ impl ClsactFilter {
     }
 
     /// Takes off the filter with our handle at this priority, whatever its program.
-    fn delete(
-        requests: &mut Requests,
-        ifindex: u32,
-        direction: Direction,
-        priority: u32,
-    ) -> Result<(), NetlinkError> {
+    fn delete(requests: &mut Requests, ifindex: u32, hook: Hook, priority: u32) -> Result<(), NetlinkError> {
         let filter = Self {
             ifindex,
-            direction,
+            hook,
             priority,
             program: 0,
         };
@@ -236,7 +227,7 @@ impl ClsactFilter {
     fn header(self) -> TcHeader {
         header(
             self.ifindex,
-            self.direction,
+            self.hook,
             FILTER_HANDLE,
             self.priority,
             PROTOCOL_ALL,
@@ -255,16 +246,10 @@ pub struct Program<'a> {
     pub name: &'static str,
 }
 
-pub(super) fn header(
-    ifindex: u32,
-    direction: Direction,
-    handle: u32,
-    priority: u32,
-    protocol: u32,
-) -> TcHeader {
-    let parent = match direction {
-        Direction::Transmit => PARENT_INGRESS,
-        Direction::Receive => PARENT_EGRESS,
+pub(super) fn header(ifindex: u32, hook: Hook, handle: u32, priority: u32, protocol: u32) -> TcHeader {
+    let parent = match hook {
+        Hook::Ingress => PARENT_INGRESS,
+        Hook::Egress => PARENT_EGRESS,
     };
     TcHeader {
         index: index(ifindex),

@@ -1,25 +1,25 @@
 //! Loading the kernel side, and every map of it behind the one question it answers.
 
 use std::{
-    io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{BtfTracePoint, Program, SchedClassifier},
     util::nr_cpus,
 };
 use dtm_common::{
-    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, HANDLERS, NETNS_ENTRIES},
+    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, NETNS_ENTRIES},
     errors::{ERROR_KINDS, ERROR_NAMES},
     index::{INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
 };
 
-use super::{CounterBanks, DropMap, DropReasons, KernelTypes, OBJECT, symbols};
+use super::{CgroupWatch, CounterBanks, DropMap, DropReasons, KernelTypes, Template, load};
 
 /// What the maps are sized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub struct Kernel {
     overflowed: u64,
     netns_entries: u64,
     address_entries: u64,
+    template: Arc<Template>,
     /// Keeps the programs loaded and the tracepoint attached.
     ebpf: Ebpf,
 }
@@ -72,7 +73,8 @@ impl Kernel {
             }
         };
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))?;
-        let mut ebpf = load_object(types.as_ref(), limits, cpus)?;
+        let (mut ebpf, constants) = load::object(types.as_ref(), limits, cpus)?;
+        let template = Template::new(&constants, &ebpf, limits)?;
         for name in ["dtm_transmit", "dtm_receive"] {
             classifier(&mut ebpf, name)?
                 .load()
@@ -115,6 +117,7 @@ impl Kernel {
             overflowed: 0,
             netns_entries: 0,
             address_entries: 0,
+            template: Arc::new(template),
             ebpf,
         })
     }
@@ -128,6 +131,22 @@ impl Kernel {
                 .try_clone_to_owned()?)
         };
         Ok((fd("dtm_transmit")?, fd("dtm_receive")?))
+    }
+
+    /// What makes the programs once more, with constants of their own, over the maps of these.
+    pub fn template(&self) -> Arc<Template> {
+        Arc::clone(&self.template)
+    }
+
+    /// Starts to be told of control groups that are made and removed.
+    ///
+    /// To be called once, inside of a tokio runtime with I/O.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the tracepoints: nothing tells of control groups then.
+    pub fn watch_cgroups(&mut self) -> anyhow::Result<CgroupWatch> {
+        CgroupWatch::start(&mut self.ebpf)
     }
 
     /// A program by name, to test-run it.
@@ -204,77 +223,6 @@ impl Kernel {
     }
 }
 
-fn load_object(types: Option<&KernelTypes>, limits: Limits, cpus: usize) -> anyhow::Result<Ebpf> {
-    let mut loader = EbpfLoader::new();
-    let banks = u32::try_from(cpus)
-        .ok()
-        .and_then(|cpus| cpus.checked_mul(limits.slots));
-    let banks = banks.ok_or_else(|| anyhow!("{} slots on {cpus} CPUs are too many", limits.slots))?;
-    loader
-        .map_max_entries("COUNTERS", banks)
-        .map_max_entries("OWNERS", limits.slots);
-    let netns = own_netns_inode().context("read the inode of dtm's own network namespace")?;
-    // The values must outlive the loader, which borrows them.
-    let (mut words, mut bits) = (vec![("SLOTS", limits.slots), ("NETNS_INUM", netns)], Vec::new());
-    if let Some(KernelTypes { offsets, reasons }) = types {
-        words.extend(offsets.iter().copied());
-        words.push((
-            "REASON_NOT_SPECIFIED",
-            reasons.not_specified().unwrap_or(u32::MAX),
-        ));
-        let no_drops = reasons.no_drops();
-        // The two halves, low one first.
-        bits = vec![
-            ("NO_DROP_LOW", no_drops as u64),
-            ("NO_DROP_HIGH", (no_drops >> 64) as u64),
-        ];
-    }
-    for (name, value) in &words {
-        loader.override_global(name, value, true);
-    }
-    for (name, value) in &bits {
-        loader.override_global(name, value, true);
-    }
-    let symbols = symbols::ranges(Path::new("/proc/kallsyms"), HANDLERS);
-    let handled = *symbols.as_ref().unwrap_or(&[[0; 2]; HANDLERS.len()]);
-    loader.override_global("HANDLED", &handled, true);
-    // The operating system's own error says enough of these two: the chain above it repeats itself.
-    let ebpf = loader.load(OBJECT).map_err(|error| match os_error(&error) {
-        Some(errno @ libc::EPERM) => anyhow!(io::Error::from_raw_os_error(errno)).context(
-            "load the kernel side: not permitted; run dtm as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and \
-             CAP_SYS_ADMIN (docker run --privileged)",
-        ),
-        Some(errno @ libc::ENOSYS) => anyhow!(io::Error::from_raw_os_error(errno)).context(
-            "load the kernel side: this kernel has no bpf(2); dtm needs Linux 5.8 or later with CONFIG_BPF_SYSCALL",
-        ),
-        _ => anyhow!(error).context("load the kernel side"),
-    })?;
-    // Only now: where dtm cannot work, its error is the one line to read.
-    if let Err(error) = symbols {
-        tracing::warn!(
-            %error,
-            "cannot read the kernel's symbols: the ends of clean TCP connections show as drops with the reason \
-             not_specified"
-        );
-    }
-    Ok(ebpf)
-}
-
-/// The operating system's error somewhere in a chain.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
-        error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-    })
-}
-
-fn own_netns_inode() -> io::Result<u32> {
-    use std::os::unix::fs::MetadataExt as _;
-    // The kernel's own number is 32 bits wide.
-    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino() as u32)
-}
-
 fn attach_tracepoint(ebpf: &mut Ebpf, btf: &Path) -> anyhow::Result<()> {
     let btf = Btf::parse_file(btf, aya::Endianness::default())?;
     let program: &mut BtfTracePoint = ebpf
@@ -293,7 +241,7 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Sche
     Ok(program.try_into()?)
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name)
         .ok_or_else(|| anyhow!("the kernel side has no map {name}"))
 }

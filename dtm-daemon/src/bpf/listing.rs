@@ -1,6 +1,5 @@
 //! The filters that are on an interface, whoever put them there.
 
-use dtm_common::traffic::Direction;
 use netlink_packet_core::{
     DecodeError, NetlinkBuffer, NlasIterator, Parseable as _, parse_string, parse_u32,
 };
@@ -9,7 +8,10 @@ use netlink_packet_route::{
     tc::{TcFilterBpf, TcFilterBpfOption, TcHeader, TcMessage},
 };
 
-use super::clsact::{FILTER_HANDLE, PROTOCOL_ALL, header};
+use super::{
+    clsact::{FILTER_HANDLE, PROTOCOL_ALL, header},
+    side::Hook,
+};
 use crate::net::{NetlinkError, Requests};
 
 /// Size of `struct tcmsg`, before the attributes.
@@ -18,7 +20,7 @@ const TC_HEADER: usize = 20;
 /// How every program of dtm's is called, and with it its filter.
 const OURS: &str = "dtm_";
 
-/// A filter on one direction of an interface, whoever made it.
+/// A filter at one hook of an interface, whoever made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) priority: u32,
@@ -42,14 +44,10 @@ impl Listed {
     }
 }
 
-/// The filters of one direction, in the order in which they run. Those of chains that a packet only gets to by another
+/// The filters at one hook, in the order in which they run. Those of chains that a packet only gets to by another
 /// filter's word are left out.
-pub(super) fn list(
-    requests: &mut Requests,
-    ifindex: u32,
-    direction: Direction,
-) -> Result<Vec<Listed>, NetlinkError> {
-    let message = TcMessage::from_parts(header(ifindex, direction, 0, 0, 0), Vec::new());
+pub(super) fn list(requests: &mut Requests, ifindex: u32, hook: Hook) -> Result<Vec<Listed>, NetlinkError> {
+    let message = TcMessage::from_parts(header(ifindex, hook, 0, 0, 0), Vec::new());
     let question = RouteNetlinkMessage::GetTrafficFilter(message);
     match requests.dump_with(&question, listed) {
         // There is no qdisc.

@@ -82,7 +82,7 @@ impl Attacher {
     fn look_at_links(&self, ifindex: u32, links: [u32; 2]) -> Result<Standing, NetlinkError> {
         let mut standing = Standing::First;
         for (classifier, link) in self.classifiers.iter().zip(links) {
-            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
+            let programs = tcx_programs(ifindex, classifier.hook).map_err(NetlinkError::Refused)?;
             match programs.iter().position(|program| program.link == link) {
                 None => return Ok(Standing::Missing),
                 Some(0) => {}
@@ -110,7 +110,7 @@ impl Attacher {
             return Ok(None);
         }
         for classifier in &self.classifiers {
-            let programs = tcx_programs(ifindex, classifier.direction).map_err(NetlinkError::Refused)?;
+            let programs = tcx_programs(ifindex, classifier.hook).map_err(NetlinkError::Refused)?;
             if let Some(program) = programs.first() {
                 return Ok(Some(describe(*program)));
             }
