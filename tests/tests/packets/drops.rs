@@ -10,7 +10,7 @@ use dtm_common::drops::{Address, DROP_RECEIVE, DROP_TRANSMIT, DropKey, DropTally
 use dtm_daemon::bpf::{Kernel, Limits};
 use dtm_tests::packets::PacketBuilder;
 
-use crate::classifiers::{Gso, PLAIN, context};
+use crate::classifiers::{Gso, IFINDEX, PLAIN, context};
 
 /// The container's number, and its addresses: nobody else on this machine sends from or to them.
 const OWNER: u32 = 4711;
@@ -72,7 +72,7 @@ impl Drops {
             .expect("it is a classifier");
         let options = TestRunOptions {
             data_in: Some(&packet.build()),
-            ctx_in: Some(&context(gso)),
+            ctx_in: Some(&context(gso, IFINDEX)),
             ..TestRunOptions::default()
         };
         program.test_run(options).expect("the kernel runs it");

@@ -3,7 +3,10 @@
 use dtm_common::{errors::ERROR_NO_SLOT, traffic::Tally};
 use dtm_tests::packets::PacketBuilder;
 
-use crate::classifiers::{Classifiers, Growth, IFINDEX, PLAIN, PROGRAMS};
+use crate::{
+    banks::Growth,
+    classifiers::{Classifiers, IFINDEX, PLAIN, PROGRAMS},
+};
 
 const ONE: Tally = Tally {
     bytes: 54,

@@ -1,12 +1,21 @@
-//! Every classifier over packets nobody meets on a quiet network, with the exact contents of the maps afterwards
-//! (`BPF_PROG_TEST_RUN`), and the drops program over the packets those runs free.
+//! Every program over packets nobody meets on a quiet network, with the exact contents of the maps afterwards
+//! (`BPF_PROG_TEST_RUN`), the drops program over the packets those runs free, and each way to attach one, at interfaces
+//! and control groups of the suite's own.
 //!
-//! Needs root. Attaches nothing to an interface; the expected numbers are written out, not computed by dtm.
+//! Needs root. The expected numbers are written out, or the kernel's, not computed by dtm.
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod banks;
+mod births;
 mod classifiers;
 mod drops;
+mod groups;
 mod index;
+mod instances;
+mod links;
+mod moves;
+mod namespace;
 mod plain;
 mod random;
 mod segments;
+mod sockets;

@@ -3,10 +3,13 @@
 use dtm_common::traffic::Tally;
 use dtm_tests::packets::PacketBuilder;
 
-use crate::classifiers::{Classifiers, Growth, PLAIN, PROGRAMS, SLOT, shortest};
+use crate::{
+    banks::Growth,
+    classifiers::{Classifiers, PLAIN, PROGRAMS, SLOT, shortest},
+};
 
 /// Name, packet, and how long it is.
-fn packets() -> Vec<(&'static str, PacketBuilder, u64)> {
+pub(crate) fn packets() -> Vec<(&'static str, PacketBuilder, u64)> {
     let ethernet = PacketBuilder::ethernet;
     vec![
         ("IPv4, TCP", ethernet().ipv4().tcp().payload(1460), 1514),
@@ -86,7 +89,7 @@ fn packets() -> Vec<(&'static str, PacketBuilder, u64)> {
     ]
 }
 
-fn one_packet(bytes: u64) -> Tally {
+pub(crate) fn one_packet(bytes: u64) -> Tally {
     Tally {
         bytes,
         packets: 1,

@@ -12,7 +12,10 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::classifiers::{Classifiers, Growth, Gso, PLAIN, PROGRAMS, SLOT, shortest};
+use crate::{
+    banks::Growth,
+    classifiers::{Classifiers, Gso, PLAIN, PROGRAMS, SLOT, shortest},
+};
 
 const PACKETS: usize = 10_000;
 
@@ -79,7 +82,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn packets() -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn packets() -> impl Iterator<Item = Vec<u8>> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, b"ten thousand packets, every time");
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let packet = prop_oneof![pieces(), damaged()];

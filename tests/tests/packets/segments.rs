@@ -3,17 +3,26 @@
 use dtm_common::{errors::ERROR_UNPARSED_SEGMENTS, traffic::Tally};
 use dtm_tests::packets::PacketBuilder;
 
-use crate::classifiers::{Classifiers, Growth, Gso, PROGRAMS, SLOT, shortest};
+use crate::{
+    banks::Growth,
+    classifiers::{Classifiers, Gso, PROGRAMS, SLOT, shortest},
+};
 
 /// `GSO_BY_FRAGS`.
 const BY_FRAGMENTS: u32 = 0xffff;
 
-struct Case {
-    name: &'static str,
-    packet: PacketBuilder,
-    gso: Gso,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) packet: PacketBuilder,
+    pub(crate) gso: Gso,
     /// Bytes of the buffer, packets, bytes on the wire.
     expected: (u64, u64, u64),
+}
+
+impl Case {
+    pub(crate) fn tally(&self) -> Tally {
+        tally(self.expected)
+    }
 }
 
 fn case(
@@ -39,7 +48,7 @@ fn full(packet: PacketBuilder) -> PacketBuilder {
     packet.payload(2500)
 }
 
-fn cases() -> impl Iterator<Item = Case> {
+pub(crate) fn cases() -> impl Iterator<Item = Case> {
     headers().into_iter().chain(counts()).chain(tunnels())
 }
 
@@ -244,16 +253,16 @@ fn tunnels() -> Vec<Case> {
     ]
 }
 
-fn growth(program: &str, (bytes, packets, wire_bytes): (u64, u64, u64)) -> Growth {
-    Growth::of(
-        program,
-        SLOT,
-        Tally {
-            bytes,
-            packets,
-            wire_bytes,
-        },
-    )
+fn tally((bytes, packets, wire_bytes): (u64, u64, u64)) -> Tally {
+    Tally {
+        bytes,
+        packets,
+        wire_bytes,
+    }
+}
+
+fn growth(program: &str, expected: (u64, u64, u64)) -> Growth {
+    Growth::of(program, SLOT, tally(expected))
 }
 
 #[test]

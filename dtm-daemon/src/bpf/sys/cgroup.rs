@@ -36,7 +36,7 @@ impl CgroupLink {
     /// - `EBADF` where `cgroup` is no directory of a cgroup v2 hierarchy.
     /// - `ENOENT` where the group has been removed.
     /// - `E2BIG` where it has 64 programs already.
-    /// - `EINVAL` where the kernel has no links to groups, or the program is for the other direction.
+    /// - `EINVAL` where the kernel has no links to groups. That the program is for this direction it does not check.
     ///
     /// # Minimum kernel version
     ///
