@@ -34,7 +34,7 @@ pub(crate) fn tell(ctx: &RawTracePointContext, kind: u32) {
             ctx.arg(1),
         );
         (*record).kind = kind;
-        (*record).length = length.max(0) as u32;
+        (*record).length = u32::try_from(length).unwrap_or(0);
     }
     entry.submit(0);
 }
@@ -69,5 +69,5 @@ fn is_worth_telling(group: *const u8) -> bool {
             name.cast(),
         )
     };
-    read < 0 || read as usize > CONTAINER_ID_LENGTH
+    !matches!(usize::try_from(read), Ok(0..=CONTAINER_ID_LENGTH))
 }

@@ -21,12 +21,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::kernel::take;
 
-/// The programs, and the tracepoints they are for.
-const TRACEPOINTS: [(&str, &str); 2] = [
-    ("dtm_cgroup_mkdir", "cgroup_mkdir"),
-    ("dtm_cgroup_rmdir", "cgroup_rmdir"),
-];
-
 /// What happened to a control group whose name has a container's id in it.
 ///
 /// Its path is relative to the root of the hierarchy of cgroup v2, wherever that is mounted, and begins with `/`. On a
@@ -47,17 +41,19 @@ pub struct CgroupWatch {
     /// What found no room in the ring, and how much of it was told.
     lost: PerCpuArray<MapData, u64>,
     told: u64,
-    _links: [RawTracePointLink; TRACEPOINTS.len()],
+    _links: [RawTracePointLink; 2],
 }
 
 impl CgroupWatch {
     pub(super) fn start(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
-        let mut links = Vec::with_capacity(TRACEPOINTS.len());
-        for (name, tracepoint) in TRACEPOINTS {
-            let link = attach(ebpf, name, tracepoint)
-                .with_context(|| format!("attach {name} to the tracepoint {tracepoint}"))?;
-            links.push(link);
-        }
+        let mut link = |name, tracepoint| {
+            attach(ebpf, name, tracepoint)
+                .with_context(|| format!("attach {name} to the tracepoint {tracepoint}"))
+        };
+        let links = [
+            link("dtm_cgroup_mkdir", "cgroup_mkdir")?,
+            link("dtm_cgroup_rmdir", "cgroup_rmdir")?,
+        ];
         let ring = RingBuf::try_from(take(ebpf, "CGROUP_EVENTS")?)?;
         #[expect(
             unsafe_code,
@@ -69,9 +65,7 @@ impl CgroupWatch {
             ring: ring.context("wait for events of control groups")?,
             lost: take(ebpf, "CGROUP_EVENTS_LOST")?.try_into()?,
             told: 0,
-            _links: links
-                .try_into()
-                .map_err(|_| anyhow!("not every tracepoint is there"))?,
+            _links: links,
         })
     }
 

@@ -53,7 +53,7 @@ pub struct Template {
     /// The object without its code: it knows where in the constants each is.
     object: Object,
     /// In the order of [`PROGRAMS`].
-    programs: [Code; PROGRAMS.len()],
+    programs: Vec<Code>,
     license: CString,
     slots: u32,
     /// Open for as long as the instructions name their numbers.
@@ -81,19 +81,15 @@ impl Template {
             maps.push((name.to_owned(), fd.try_clone_to_owned()?));
         }
         relocate(&mut object, &maps).context("prepare instances of the kernel side")?;
-        let mut codes = Vec::with_capacity(PROGRAMS.len());
-        for (name, _) in PROGRAMS {
-            codes.push(Code::of(&object, name)?);
-        }
+        let programs = PROGRAMS.iter().map(|(name, _)| Code::of(&object, name));
+        let programs = programs.collect::<anyhow::Result<_>>()?;
         let license = object.license.clone();
         object.programs.clear();
         object.functions.clear();
         (object.btf, object.btf_ext) = (None, None);
         Ok(Self {
             object,
-            programs: codes
-                .try_into()
-                .map_err(|_| anyhow!("not every program is there"))?,
+            programs,
             license,
             slots: limits.slots,
             _maps: maps.into_iter().map(|(_name, fd)| fd).collect(),

@@ -5,7 +5,7 @@ use std::{fs, os::fd::AsRawFd as _};
 use aya::{
     maps::{Array, MapData, PerCpuArray},
     programs::{
-        CgroupSkb, ProgramError, ProgramInfo, SchedClassifier, TestRun, TestRunOptions, TestRunResult,
+        CgroupSkb, ProgramError, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult,
         loaded_programs,
     },
 };

@@ -29,10 +29,9 @@ impl Hierarchy {
     }
 
     fn mount(kind: &CStr, name: Option<&CStr>) -> Self {
-        let system = |number: libc::c_long, arguments: [libc::c_long; 5]| {
-            let [a, b, c, d, e] = arguments;
-            // SAFETY: the pointers among the arguments are strings that live through the call.
-            let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+        let system = |number: libc::c_long, words: [libc::c_long; 5]| {
+            // SAFETY: the pointers among the words are strings that live through the call.
+            let result = unsafe { libc::syscall(number, words[0], words[1], words[2], words[3], words[4]) };
             assert!(result >= 0, "mount {kind:?}: {}", io::Error::last_os_error());
             result
         };

@@ -185,7 +185,12 @@ impl Namespace {
                         size_of_val(&to) as libc::socklen_t,
                     )
                 };
-                assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+                assert_eq!(
+                    sent,
+                    frame.len().cast_signed(),
+                    "{}",
+                    std::io::Error::last_os_error()
+                );
             }
         });
     }
