@@ -1,28 +1,38 @@
-//! Nanoseconds per packet of each classifier over a program that does nothing, in test runs by the kernel.
+//! Nanoseconds per packet of each program over one of its kind that does nothing, in test runs by the kernel; and what it
+//! costs to load the programs once more.
 #![expect(unsafe_code, reason = "raw bpf(2), to run both programs in the same way")]
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
+    process::Command,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
+use aya::programs::loaded_programs;
 use dtm_common::index::InterfaceKey;
 use dtm_daemon::{
-    bpf::{Kernel, Limits},
+    bpf::{Counts, Kernel, Limits, Template},
     config::DEFAULT_BTF,
 };
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use xtask::host::run as output;
 
 use crate::spread;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
 
 /// Packets of one measurement, and how many measurements.
 const REPEAT: u32 = 1_000_000;
 const MEASUREMENTS: usize = 9;
+
+/// Instances loaded for their time.
+const INSTANCES: usize = 30;
 
 /// `struct __sk_buff`, `include/uapi/linux/bpf.h`: its size and the fields a test run may set.
 const CONTEXT: usize = 192;
@@ -76,12 +86,13 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long>
     }
 }
 
-/// `r0 = TC_ACT_UNSPEC; exit`.
-fn empty_program() -> Result<OwnedFd> {
-    let instructions: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+/// `r0 = verdict; exit`.
+fn empty_program(prog_type: u32, verdict: i32) -> Result<OwnedFd> {
+    let verdict = u64::from(verdict.cast_unsigned());
+    let instructions: [u64; 2] = [verdict << 32 | 0xb7, 0x95];
     let license = c"GPL";
     let mut attributes = ProgLoad {
-        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        prog_type,
         insn_cnt: 2,
         insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -93,9 +104,9 @@ fn empty_program() -> Result<OwnedFd> {
 }
 
 /// Nanoseconds of one run, the mean of [`REPEAT`].
-fn nanoseconds(program: &OwnedFd, packet: &[u8], gso: Option<(u32, u32)>) -> Result<f64> {
+fn nanoseconds(program: &OwnedFd, ifindex: u32, packet: &[u8], gso: Option<(u32, u32)>) -> Result<f64> {
     let mut context = [0_u8; CONTEXT];
-    context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&1_u32.to_ne_bytes());
+    context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
     if let Some((segments, size)) = gso {
         context[GSO_SEGS_AT..GSO_SEGS_AT + 4].copy_from_slice(&segments.to_ne_bytes());
         context[GSO_SIZE_AT..GSO_SIZE_AT + 4].copy_from_slice(&size.to_ne_bytes());
@@ -116,34 +127,118 @@ fn nanoseconds(program: &OwnedFd, packet: &[u8], gso: Option<(u32, u32)>) -> Res
 pub(crate) fn run() -> Result<()> {
     let mut kernel = Kernel::load(Path::new(DEFAULT_BTF), Limits { slots: 64 })?;
     kernel.enter(InterfaceKey { netns: 0, ifindex: 1 }, 0)?;
+    let template = kernel.template();
+    println!("\nns per packet over an empty program: min / median / max of {MEASUREMENTS} × {REPEAT} runs");
     let (transmit, receive) = kernel.classifiers()?;
-    let empty = empty_program()?;
+    let (fixed, _receive) = template.classifiers(Counts::Slot(1))?;
+    let empty = empty_program(BPF_PROG_TYPE_SCHED_CLS, -1)?;
+    let programs = [
+        ("dtm_transmit", &transmit),
+        ("dtm_receive", &receive),
+        ("dtm_transmit for one slot", &fixed),
+    ];
+    compare("TC", &empty, 1, &programs)?;
+    let (transmit, receive) = template.cgroup(2)?;
+    let empty = empty_program(BPF_PROG_TYPE_CGROUP_SKB, 1)?;
+    let programs = [
+        ("dtm_cgroup_transmit", &transmit),
+        ("dtm_cgroup_receive", &receive),
+    ];
+    // What stays on the loopback is not counted; any other interface will do.
+    at_an_interface(|ifindex| compare("cgroup_skb", &empty, ifindex, &programs))?;
+    instances(&template)
+}
+
+/// Measures programs of one kind side by side, so that whatever slows the machine slows all of them.
+fn compare(kind: &str, empty: &OwnedFd, ifindex: u32, programs: &[(&str, &OwnedFd)]) -> Result<()> {
     // Ethernet, IPv4, TCP, 1,400 bytes.
     let mut packet = vec![0_u8; 1454];
     packet[12..14].copy_from_slice(&[0x08, 0x00]);
     packet[14] = 0x45;
     packet[23] = 6;
     packet[46] = 0x50;
-    println!("\nns per packet over an empty program: min / median / max of {MEASUREMENTS} × {REPEAT} runs");
     let cases: [(&str, Option<(u32, u32)>); 2] = [
         ("plain packet", None),
         ("TCP buffer of 2 segments", Some((2, 700))),
     ];
     for (case, gso) in cases {
-        let mut over: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        let mut over = vec![Vec::new(); programs.len()];
         let mut base = Vec::new();
         for _ in 0..MEASUREMENTS {
-            // Side by side, so that whatever slows the machine slows all three.
-            let nothing = nanoseconds(&empty, &packet, gso)?;
+            let nothing = nanoseconds(empty, ifindex, &packet, gso)?;
             base.push(nothing);
-            for (over, program) in over.iter_mut().zip([&transmit, &receive]) {
-                over.push(nanoseconds(program, &packet, gso)? - nothing);
+            for (over, (_name, program)) in over.iter_mut().zip(programs) {
+                over.push(nanoseconds(program, ifindex, &packet, gso)? - nothing);
             }
         }
-        println!("  {case}: empty {}", spread(&mut base));
-        for (name, over) in ["dtm_transmit", "dtm_receive"].iter().zip(&mut over) {
+        println!("  {case}: empty {kind} program {}", spread(&mut base));
+        for ((name, _program), over) in programs.iter().zip(&mut over) {
             println!("  {case}: {name} +{}", spread(over));
         }
     }
     Ok(())
+}
+
+/// Does `work` where there is an interface that is no loopback, with its index.
+fn at_an_interface(work: impl FnOnce(u32) -> Result<()> + Send) -> Result<()> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            // SAFETY: no descriptors are unshared, only this thread's network.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("make a network namespace")?;
+            output(
+                Command::new("ip").args(["link", "add", "eth0", "type", "veth", "peer", "name", "peer0"]),
+            )?;
+            // `index: name: …`
+            let shown = output(Command::new("ip").args(["-oneline", "link", "show", "eth0"]))?;
+            let index = shown
+                .split(':')
+                .next()
+                .and_then(|index| index.trim().parse().ok());
+            work(index.context("the interface has an index")?)
+        });
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The time and the kernel's memory that it takes to load two programs once more.
+fn instances(template: &Template) -> Result<()> {
+    println!(
+        "\nms to load both programs once more: min / median / max of {INSTANCES}; kB of the kernel's for both"
+    );
+    type Load<'a> = (&'a str, &'a dyn Fn() -> Result<(OwnedFd, OwnedFd)>);
+    let kinds: [Load<'_>; 3] = [
+        ("classifiers for a namespace", &|| {
+            template.classifiers(Counts::Namespace(7))
+        }),
+        ("classifiers for one slot", &|| {
+            template.classifiers(Counts::Slot(1))
+        }),
+        ("programs of a control group", &|| template.cgroup(1)),
+    ];
+    for (kind, load) in kinds {
+        let mut times = Vec::with_capacity(INSTANCES);
+        let mut memory = 0;
+        for _ in 0..INSTANCES {
+            let start = Instant::now();
+            let (transmit, receive) = load()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+            memory = memory_of(&transmit)? + memory_of(&receive)?;
+        }
+        println!("  {kind}: {}; {} kB", spread(&mut times), memory / 1024);
+    }
+    Ok(())
+}
+
+/// The kernel's memory that a program takes, its machine code included.
+fn memory_of(program: &OwnedFd) -> Result<u32> {
+    let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let id = shown.lines().find_map(|line| line.strip_prefix("prog_id:"));
+    let id: u32 = id.context("a program has a number")?.trim().parse()?;
+    let info = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .context("an open program is loaded")?;
+    Ok(info.memory_locked()? + info.size_jitted())
 }

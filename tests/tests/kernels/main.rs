@@ -13,19 +13,28 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use xtask::host::{Image, Running, run};
 
-/// Emulated, the suite takes a minute, more while the machine has other work.
-const PATIENCE: Duration = Duration::from_mins(8);
+/// Emulated, the suite takes two minutes, more while the machine has other work.
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What the machine's first process does; the last line tells that the suite ended, and how. Generated packets are
 /// fewer than on this machine: emulated, each costs a hundred times as much.
 const INIT: &str = "#!/bin/sh
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
 uname -r
+for module in /modules/*; do insmod $module || exit; done
 ip link set lo up
 PROPTEST_CASES=32 packets --test-threads=1
 echo \"ended with $?\"
 poweroff -f
 ";
+
+/// What the suite makes interfaces of and attaches to them with.
+const MODULES: [&str; 4] = [
+    "drivers/net/veth",
+    "drivers/net/macvlan",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
+];
 
 #[test]
 fn on_6_1_every_program_loads_and_counts_the_same() -> Result<()> {
@@ -38,7 +47,8 @@ fn on_6_12_every_program_loads_and_counts_the_same() -> Result<()> {
 }
 
 fn counts_on(series: &str) -> Result<()> {
-    let boot = kernels()?.join(series).join("boot");
+    let unpacked = kernels()?.join(series);
+    let boot = unpacked.join("boot");
     let kernel = fs::read_dir(&boot)
         .with_context(|| format!("no kernel in {}: `cargo xtask setup` fetches it", boot.display()))?
         .filter_map(Result::ok)
@@ -46,7 +56,7 @@ fn counts_on(series: &str) -> Result<()> {
         .find(|path| is_named(path, "vmlinuz-"))
         .with_context(|| format!("no kernel in {}", boot.display()))?;
     let directory = tempfile::tempdir().context("make a directory")?;
-    let initrd = initrd(directory.path())?;
+    let initrd = initrd(directory.path(), &unpacked)?;
 
     let log = directory.path().join("console");
     let mut machine = Command::new("qemu-system-x86_64");
@@ -91,18 +101,22 @@ fn counts_on(series: &str) -> Result<()> {
     Ok(())
 }
 
-/// A root directory with busybox and the suite, as the kernel unpacks it into memory.
-fn initrd(directory: &Path) -> Result<PathBuf> {
+/// A root directory with busybox, the suite and the kernel's modules, as the kernel unpacks it into memory.
+fn initrd(directory: &Path, unpacked: &Path) -> Result<PathBuf> {
     let program = directory.join("packets");
     // Most of it is information for debuggers.
     run(Command::new("strip").arg("-o").arg(&program).arg(packets()?))?;
     let program = program.to_str().context("a path that is UTF-8")?;
     let root = directory.join("root");
-    Image::busybox()?
+    let mut image = Image::busybox()?
         .with_program(program)?
         .with_executable("/init", INIT.as_bytes())?
-        .with_directory("/dev")?
-        .unpack(&root)?;
+        .with_directory("/dev")?;
+    for path in MODULES {
+        let name = path.replace('/', "-");
+        image = image.with_file(&format!("/modules/{name}.ko"), &module(unpacked, path)?)?;
+    }
+    image.unpack(&root)?;
     let archive = directory.join("initrd");
     let pack = "find . | busybox cpio -o -H newc";
     let file = fs::File::create(&archive).context("make the archive")?;
@@ -115,6 +129,31 @@ fn initrd(directory: &Path) -> Result<PathBuf> {
         .context("start busybox cpio")?;
     ensure!(status.success(), "busybox cpio: {status}");
     Ok(archive)
+}
+
+/// A module of the kernel unpacked there.
+fn module(unpacked: &Path, name: &str) -> Result<Vec<u8>> {
+    let versions = unpacked.join("lib/modules");
+    let mut entries = fs::read_dir(&versions).with_context(|| format!("list {}", versions.display()))?;
+    let version = entries.next().context("no modules beside the kernel")??.path();
+    let plain = version.join("kernel").join(format!("{name}.ko"));
+    if plain.is_file() {
+        return fs::read(&plain).with_context(|| format!("read {}", plain.display()));
+    }
+    let packed = plain.with_extension("ko.xz");
+    let unpacked = Command::new("xz")
+        .arg("--decompress")
+        .arg("--stdout")
+        .arg(&packed)
+        .output();
+    let unpacked = unpacked.context("start xz")?;
+    ensure!(
+        unpacked.status.success(),
+        "unpack {}: {}",
+        packed.display(),
+        unpacked.status
+    );
+    Ok(unpacked.stdout)
 }
 
 fn packets() -> Result<PathBuf> {

@@ -2,22 +2,29 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use dtm_daemon::bpf::{CgroupEvent, CgroupWatch, Kernel};
+use dtm_daemon::bpf::{CgroupEvent, CgroupWatch};
 
 use crate::{
     groups::{Hierarchy, own_name},
-    instances::kernel,
+    instances::load,
 };
+
+/// The running kernel's type information.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `test` where there is a runtime, with the events from now on.
 fn watch(test: impl AsyncFnOnce(CgroupWatch)) {
+    watch_with(BTF, test);
+}
+
+fn watch_with(btf: &str, test: impl AsyncFnOnce(CgroupWatch)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let mut kernel: Kernel = kernel();
+    let mut kernel = load(btf);
     runtime.block_on(async {
         let watch = kernel.watch_cgroups().expect("the kernel takes the tracepoints");
         test(watch).await;
@@ -120,6 +127,32 @@ fn groups_of_cgroup_v1_are_not_told_of() {
         assert_eq!(
             until(&mut watch, &parent, &id('f')).await,
             [CgroupEvent::Made(last)]
+        );
+    });
+}
+
+#[test]
+fn without_type_information_groups_of_every_hierarchy_are_told_of() {
+    watch_with("/nowhere", async |mut watch| {
+        let parent = own_name("untyped");
+        let unified = Hierarchy::unified();
+        let _parent = unified.make(&parent);
+        {
+            let name = std::ffi::CString::new(parent.clone()).expect("no zero in it");
+            let legacy = Hierarchy::legacy(&name);
+            let _parent = legacy.make(&parent);
+            legacy.make(&format!("{parent}/{}", id('a'))).remove();
+            legacy.make(&format!("{parent}/init.scope")).remove();
+        }
+        let _last = unified.make(&format!("{parent}/{}", id('f')));
+        let path = |name: &str| PathBuf::from(format!("/{parent}/{name}"));
+        assert_eq!(
+            until(&mut watch, &parent, &id('f')).await,
+            [
+                CgroupEvent::Made(path(&id('a'))),
+                CgroupEvent::Removed(path(&id('a'))),
+                CgroupEvent::Made(path(&id('f'))),
+            ]
         );
     });
 }
