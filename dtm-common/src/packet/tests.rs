@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Family, Fragment, Link, Packet as _, SegmentHeaders, Segmentation, Transport, Wire, addresses, ethernet,
-    network, network_from_version, segment_header_length, wire,
+    network, network_from_version, segment_header_length, segment_header_length_from_ip, wire,
 };
 use crate::drops::Address;
 
@@ -278,6 +278,43 @@ fn tunnels_are_looked_through_to_the_inner_transport() {
 }
 
 #[test]
+fn without_ethernet_the_headers_are_those_from_ip_on() {
+    let options = join(&[&IPV4, &with(TCP, 12, &[0x80]), &[1; 12]]);
+    let udp = join(&[&with(IPV4, 9, &[17]), &[0, 9, 0, 9, 0, 9, 0, 0], &[7]]);
+    let routed = join(&[&with(IPV6, 6, &[43]), &[6, 0], &[0; 6], &TCP]);
+    let tunnel = join(&[&with(IPV4, 9, &[41]), &IPV6, &TCP]);
+    let jumbo = join(&[
+        &with(IPV6, 4, &[0, 0, 0]),
+        &[6, 0, 0xc2, 4, 0, 1, 0x11, 0x70],
+        &TCP,
+    ]);
+    for (name, packet, expected) in [
+        ("IPv4, TCP", &join(&[&IPV4, &TCP]), headers(20 + 20)),
+        ("IPv6, TCP", &join(&[&IPV6, &TCP]), headers(40 + 20)),
+        ("IPv4, TCP with options", &options, headers(20 + 32)),
+        ("IPv4, UDP", &udp, headers(20 + 8)),
+        ("IPv6, routing header, TCP", &routed, headers(40 + 8 + 20)),
+        ("6in4", &tunnel, headers(20 + 40 + 20)),
+        ("BIG TCP", &jumbo, SegmentHeaders { length: 60, jumbo: 8 }),
+    ] {
+        assert_eq!(
+            segment_header_length_from_ip(&packet[..]),
+            Some(expected),
+            "{name}"
+        );
+    }
+    for (name, packet) in [
+        ("an Ethernet header", join(&[&MACS, &[8, 0], &IPV4, &TCP])),
+        ("ICMP", join(&[&with(IPV4, 9, &[1]), &TCP])),
+        ("a fragment", join(&[&with(IPV4, 6, &[0x20, 0]), &TCP])),
+        ("no header", join(&[&IPV4[..19]])),
+        ("version 5", join(&[&with(IPV4, 0, &[0x55]), &TCP])),
+    ] {
+        assert_eq!(segment_header_length_from_ip(&packet[..]), None, "{name}");
+    }
+}
+
+#[test]
 fn what_no_kernel_segments_has_no_segment_headers() {
     let ethernet = join(&[&MACS, &[8, 0]]);
     for (name, packet) in [
@@ -496,6 +533,9 @@ proptest! {
         if let Some(headers) = segment_header_length(packet) {
             prop_assert!(usize::from(headers.length) + usize::from(headers.jumbo) <= packet.len());
         }
+        if let Some(headers) = segment_header_length_from_ip(packet) {
+            prop_assert!(usize::from(headers.length) + usize::from(headers.jumbo) <= packet.len());
+        }
     }
 
     #[test]
@@ -511,6 +551,23 @@ proptest! {
         prop_assert!(same_or_none(found.is_none(), found == transport(whole)));
         let found = segment_header_length(cut);
         prop_assert!(same_or_none(found.is_none(), found == segment_header_length(whole)));
+        let found = segment_header_length_from_ip(cut);
+        prop_assert!(same_or_none(found.is_none(), found == segment_header_length_from_ip(whole)));
+    }
+
+    #[test]
+    fn an_ethernet_header_before_them_is_14_bytes_more_of_headers(bytes in any_bytes()) {
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => [8, 0],
+            Some(6) => [0x86, 0xdd],
+            _ => return Ok(()),
+        };
+        let frame = join(&[&MACS, &ethertype, &bytes]);
+        // The frame has a header more, and may have one too many.
+        if let Some(SegmentHeaders { length, jumbo }) = segment_header_length(&frame[..]) {
+            let expected = SegmentHeaders { length: length - 14, jumbo };
+            prop_assert_eq!(segment_header_length_from_ip(&bytes[..]), Some(expected));
+        }
     }
 
     #[test]

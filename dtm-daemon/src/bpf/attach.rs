@@ -13,6 +13,7 @@ use dtm_common::traffic::Direction;
 use super::{
     ClsactFilter, Side, TcxLink,
     clsact::{FIRST, Program, Rank},
+    load::own_netns_inode,
     side::Hook,
     standing::Place,
     sys::{object_id, tcx_programs},
@@ -187,6 +188,8 @@ pub struct Attacher {
     pub(super) requests: Requests,
     mode: AttachMode,
     pub(super) has_tcx: bool,
+    /// The inode of its namespace.
+    namespace: u32,
 }
 
 impl Attacher {
@@ -204,6 +207,7 @@ impl Attacher {
             requests: Requests::open()?,
             mode,
             has_tcx: tcx_is_supported(),
+            namespace: own_netns_inode()?,
         })
     }
 
@@ -225,6 +229,7 @@ impl Attacher {
     /// automatic choice should not wait for the RCU grace periods of TCX (24 ms, others of the host held up) unless
     /// somebody else's program would come first on clsact: one that ends a packet's way would hide it.
     pub fn attach(&mut self, ifindex: u32, in_a_hurry: bool) -> Result<Attachment, AttachError> {
+        self.debug_assert_at_home();
         match self.mode {
             AttachMode::Tcx => self.attach_tcx(ifindex, None),
             AttachMode::Clsact => self.attach_clsact(ifindex, None, false),
@@ -243,6 +248,7 @@ impl Attacher {
     /// Puts back what is missing of an attachment, in the first place that can be had. What is still there goes on
     /// counting where it is.
     pub fn mend(&mut self, ifindex: u32, rest: Attachment) -> Result<Attachment, AttachError> {
+        self.debug_assert_at_home();
         match rest {
             Attachment::Tcx { transmit, receive } => self.attach_tcx(ifindex, Some([transmit, receive])),
             Attachment::Clsact { transmit, receive } => {
@@ -267,6 +273,14 @@ impl Attacher {
                 receive.detach(&mut self.requests).and(first)
             }
         }
+    }
+
+    /// In another namespace the index would be another interface's, and bpf(2) would not know.
+    pub(super) fn debug_assert_at_home(&self) {
+        debug_assert!(
+            own_netns_inode().is_ok_and(|inode| inode == self.namespace),
+            "the thread is in another network namespace than its attacher"
+        );
     }
 
     /// Links both ways; those of `rest` that are still there stay.

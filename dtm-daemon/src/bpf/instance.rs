@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::{Ebpf, maps::Map};
 use aya_obj::{
     EbpfSectionKind, Object,
-    generated::{BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_VALUE, bpf_insn},
+    generated::{BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn},
 };
 use dtm_common::{index::SLOT_BY_INTERFACE, traffic::Direction};
 
@@ -35,7 +35,7 @@ const PROGRAMS: [(&str, ProgramType); 4] = [
 /// Stands for the map of constants in instructions, until an instance has one.
 const CONSTANTS: RawFd = -1;
 
-/// The loading of an object knows instructions that load a map, or a place in one.
+/// The code of an instruction that loads 64 bits, of which a map's address is one kind.
 const LOAD_MAP: u32 = BPF_LD | BPF_IMM | BPF_DW;
 
 /// Where what a program instance counts goes.
@@ -82,7 +82,8 @@ impl Template {
         }
         relocate(&mut object, &maps).context("prepare instances of the kernel side")?;
         let programs = PROGRAMS.iter().map(|(name, _)| Code::of(&object, name));
-        let programs = programs.collect::<anyhow::Result<_>>()?;
+        let programs = programs.collect::<anyhow::Result<Vec<_>>>()?;
+        maps.retain(|(_, fd)| programs.iter().any(|code| code.names(fd.as_raw_fd())));
         let license = object.license.clone();
         object.programs.clear();
         object.functions.clear();
@@ -162,18 +163,30 @@ impl Code {
         let function = program.and_then(|program| object.functions.get(&program.function_key()));
         let function = function.ok_or_else(|| anyhow!("the kernel side has no program {name}"))?;
         let instructions = function.instructions.clone();
-        let names_constants = |instruction: &bpf_insn| {
-            u32::from(instruction.code) == LOAD_MAP
-                && u32::from(instruction.src_reg()) == BPF_PSEUDO_MAP_VALUE
-                && instruction.imm == CONSTANTS
-        };
         let numbered = instructions.iter().enumerate();
-        let constants = numbered.filter(|(_, instruction)| names_constants(instruction));
+        let constants = numbered.filter(|(_, instruction)| map_of(**instruction) == Some(CONSTANTS));
         Ok(Self {
             constants: constants.map(|(place, _)| place).collect(),
             instructions,
         })
     }
+
+    /// Whether an instruction names the map with this number.
+    fn names(&self, map: RawFd) -> bool {
+        self.instructions
+            .iter()
+            .any(|instruction| map_of(*instruction) == Some(map))
+    }
+}
+
+/// The map whose address, or that of something in it, an instruction loads.
+fn map_of(instruction: bpf_insn) -> Option<RawFd> {
+    let loads_map = u32::from(instruction.code) == LOAD_MAP
+        && matches!(
+            u32::from(instruction.src_reg()),
+            BPF_PSEUDO_MAP_FD | BPF_PSEUDO_MAP_VALUE
+        );
+    loads_map.then_some(instruction.imm)
 }
 
 /// Puts the numbers of `maps` into the instructions, and the functions that programs call behind them.

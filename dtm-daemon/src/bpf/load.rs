@@ -102,7 +102,8 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     })
 }
 
-fn own_netns_inode() -> io::Result<u32> {
+/// The inode of the calling thread's network namespace.
+pub(super) fn own_netns_inode() -> io::Result<u32> {
     use std::os::unix::fs::MetadataExt as _;
     // The kernel's own number is 32 bits wide.
     Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino() as u32)

@@ -11,8 +11,10 @@ pub enum Side {
     /// The device the container itself has, where there is no other end: macvlan, ipvlan.
     ///
     /// Such a device is made in the host's namespace and then moved. A TCX link moves along and goes on counting; a
-    /// clsact qdisc, and with it its filters, is deleted by the move. An attacher in the host's namespace finds the
-    /// device gone ([`AttachError::Gone`](super::AttachError::Gone)) either way, and its index may be another there.
+    /// clsact qdisc, and with it its filters, is deleted by the move. Its index is another one afterwards, and the one
+    /// it had may be given to somebody else: how the attachment stands is then to be asked by an
+    /// [`Attacher`](super::Attacher) in the container's namespace, with the [`Place`](super::Place) that the one before
+    /// the move gave.
     OwnDevice,
 }
 
@@ -37,5 +39,19 @@ impl Side {
             (Self::HostEnd, Direction::Transmit) | (Self::OwnDevice, Direction::Receive) => Hook::Ingress,
             (Self::HostEnd, Direction::Receive) | (Self::OwnDevice, Direction::Transmit) => Hook::Egress,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ends_of_a_wire_are_each_others_mirror() {
+        for direction in [Direction::Transmit, Direction::Receive] {
+            assert_ne!(Side::HostEnd.hook(direction), Side::OwnDevice.hook(direction));
+        }
+        assert_eq!(Side::default().hook(Direction::Transmit), Hook::Ingress);
+        assert_eq!(Side::OwnDevice.hook(Direction::Transmit), Hook::Egress);
     }
 }

@@ -50,6 +50,7 @@ impl Attacher {
         place: Place,
         thorough: bool,
     ) -> Result<Option<Standing>, NetlinkError> {
+        self.debug_assert_at_home();
         let standing = match place {
             Place::Tcx { transmit, receive } => self.look_at_links(ifindex, [transmit, receive]),
             Place::Clsact { transmit, receive } => {

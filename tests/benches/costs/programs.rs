@@ -202,12 +202,14 @@ fn at_an_interface(work: impl FnOnce(u32) -> Result<()> + Send) -> Result<()> {
     })
 }
 
+/// What is loaded, and how.
+type Load<'a> = (&'a str, &'a dyn Fn() -> Result<(OwnedFd, OwnedFd)>);
+
 /// The time and the kernel's memory that it takes to load two programs once more.
 fn instances(template: &Template) -> Result<()> {
     println!(
         "\nms to load both programs once more: min / median / max of {INSTANCES}; kB of the kernel's for both"
     );
-    type Load<'a> = (&'a str, &'a dyn Fn() -> Result<(OwnedFd, OwnedFd)>);
     let kinds: [Load<'_>; 3] = [
         ("classifiers for a namespace", &|| {
             template.classifiers(Counts::Namespace(7))

@@ -1,13 +1,10 @@
 //! The programs at real control groups, counting what real sockets send and receive.
-#![expect(
-    unsafe_code,
-    reason = "a program that wants to be the only one is attached by a raw system call"
-)]
+#![expect(unsafe_code, reason = "what others do to a group is done by raw system calls")]
 
 use std::{
     fs::File,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     time::Duration,
 };
 
@@ -256,6 +253,26 @@ fn a_link_outlives_its_group_and_says_so() {
 }
 
 #[test]
+fn a_link_that_somebody_detaches_says_so() {
+    const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let hierarchy = Hierarchy::unified();
+    let group = hierarchy.make(&own_name("detached"));
+    let linked = Linked::new(&group);
+    let fd = bpf(
+        BPF_LINK_GET_FD_BY_ID,
+        [linked.links[0].id().cast_signed(), 0, 0, 0],
+    );
+    bpf(BPF_LINK_DETACH, [fd, 0, 0, 0]);
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let attached = [0, 1].map(|place| linked.links[place].is_attached().expect("the link is ours"));
+    assert_eq!(attached, [false, true]);
+    let programs = cgroup_programs(group.open().as_fd(), Direction::Transmit).expect("the group is there");
+    assert_eq!(programs, [0; 0]);
+}
+
+#[test]
 fn what_is_no_group_of_v2_is_refused() {
     let hierarchy = Hierarchy::unified();
     let group = hierarchy.make(&own_name("refused"));
@@ -292,16 +309,22 @@ fn attach_alone(group: &File, program: &OwnedFd) {
     const BPF_PROG_ATTACH: libc::c_long = 8;
     const BPF_CGROUP_INET_EGRESS: i32 = 1;
     let attributes = [group.as_raw_fd(), program.as_raw_fd(), BPF_CGROUP_INET_EGRESS, 0];
+    bpf(BPF_PROG_ATTACH, attributes);
+}
+
+/// A command whose attributes are four numbers at most.
+fn bpf(command: libc::c_long, attributes: [i32; 4]) -> i32 {
     // SAFETY: no pointers in the attributes, whose size is told.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_PROG_ATTACH,
+            command,
             attributes.as_ptr(),
             size_of_val(&attributes),
         )
     };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    assert!(result >= 0, "{}", std::io::Error::last_os_error());
+    result as i32
 }
 
 fn errno<T>(result: std::io::Result<T>) -> i32 {

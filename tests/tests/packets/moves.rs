@@ -1,10 +1,7 @@
 //! Real interfaces of other network namespaces: what is attached there, and what moves there attached.
 
-use std::os::fd::AsFd as _;
-
-use dtm_common::traffic::Direction;
 use dtm_daemon::{
-    bpf::{Attacher, Counts, Kernel, Mode, Place, Side, Standing, TcxLink, tcx_is_supported},
+    bpf::{AttachError, Attacher, Counts, Kernel, Mode, Place, Side, Standing, tcx_is_supported},
     config::AttachMode,
 };
 use dtm_tests::packets::PacketBuilder;
@@ -33,6 +30,16 @@ fn slot(kernel: &Kernel) -> [(u64, u64); 2] {
     [traffic.receive, traffic.transmit].map(bytes_and_packets)
 }
 
+/// For interfaces of the calling thread's namespace, whose traffic all goes to the slot.
+fn attacher(kernel: &Kernel, mode: AttachMode, side: Side) -> Attacher {
+    let (transmit, receive) = kernel
+        .template()
+        .classifiers(Counts::Slot(SLOT))
+        .expect("the verifier takes it again");
+    let attacher = Attacher::new(transmit, receive, mode).expect("a netlink socket");
+    attacher.at(side)
+}
+
 #[test]
 fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     let kernel = kernel();
@@ -44,24 +51,23 @@ fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     }
     host.add_macvlan("macvlan0", "parent0", DEVICE);
     let before = host.index("macvlan0");
-    let (transmit, receive) = kernel
-        .template()
-        .classifiers(Counts::Slot(SLOT))
-        .expect("the verifier takes it again");
-    let links = host.enter(|| {
-        let link = |program, direction| TcxLink::create(program, before, Side::OwnDevice.hook(direction));
-        let transmit = link(transmit.as_fd(), Direction::Transmit)?;
-        std::io::Result::Ok([transmit, link(receive.as_fd(), Direction::Receive)?])
-    });
+    let attachment = host.enter(|| attacher(&kernel, AttachMode::Tcx, Side::OwnDevice).attach(before, false));
     if !tcx_is_supported() {
-        let error = links.expect_err("this kernel has no TCX");
-        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        let Err(AttachError::Tcx { source, .. }) = attachment else {
+            panic!("this kernel has no TCX: {attachment:?}");
+        };
+        assert_eq!(source.raw_os_error(), Some(libc::EINVAL));
         return;
     }
-    let links = links.expect("the kernel links them");
+    let attachment = attachment.expect("it is attached");
 
     host.hand_over("macvlan0", &container);
-    assert_ne!(container.index("macvlan0"), before, "its index is another one");
+    let after = container.index("macvlan0");
+    assert_ne!(after, before, "its index is another one");
+    let place = attachment.place();
+    let look =
+        container.enter(|| attacher(&kernel, AttachMode::Tcx, Side::OwnDevice).look(after, place, true));
+    assert_eq!(look.expect("the kernel tells"), Some(Standing::First));
     container.switch_on("macvlan0");
     for (number, payload) in [0, 46, 500, 1486].into_iter().enumerate() {
         container.send("macvlan0", &frame(payload), 10 + number);
@@ -72,7 +78,7 @@ fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     assert_eq!(counted.map(|(_bytes, packets)| packets), [86, 46]);
     assert_eq!(slot(&kernel), counted);
 
-    drop(links);
+    drop(attachment);
     container.send("macvlan0", &frame(46), 1);
     network.send("network0", &answer(&frame(46)), 1);
     assert_eq!(slot(&kernel), counted, "what is taken off counts no more");
@@ -94,14 +100,9 @@ fn the_host_end_and_the_containers_device_are_each_others_mirror() {
             (Side::OwnDevice, &container, "eth0"),
         ] {
             let ifindex = namespace.index(name);
-            let (transmit, receive) = kernel
-                .template()
-                .classifiers(Counts::Slot(SLOT))
-                .expect("the verifier takes it again");
             kernel.counters.clear(SLOT);
             namespace.enter(|| {
-                let attacher = Attacher::new(transmit, receive, mode).expect("a netlink socket");
-                let mut attacher = attacher.at(side);
+                let mut attacher = attacher(&kernel, mode, side);
                 let attachment = attacher.attach(ifindex, false).expect("it is attached");
                 let wanted = match mode {
                     AttachMode::Clsact => Mode::Clsact,
@@ -138,27 +139,16 @@ fn a_filter_does_not_move_along() {
     let (host, container) = (Namespace::new(), Namespace::new());
     host.add_pair("host0", "eth0", &host);
     let ifindex = host.index("eth0");
-    let (transmit, receive) = kernel
-        .template()
-        .classifiers(Counts::Slot(SLOT))
-        .expect("the verifier takes it again");
     let place = host.enter(|| {
-        let attacher = Attacher::new(transmit, receive, AttachMode::Clsact).expect("a netlink socket");
-        let attachment = attacher.at(Side::OwnDevice).attach(ifindex, false);
+        let attachment = attacher(&kernel, AttachMode::Clsact, Side::OwnDevice).attach(ifindex, false);
         attachment.expect("it is attached").place()
     });
     host.hand_over("eth0", &container);
     container.switch_on("eth0");
-    let (transmit, receive) = kernel
-        .template()
-        .classifiers(Counts::Slot(SLOT))
-        .expect("the verifier takes it again");
-    container.enter(|| {
-        let attacher = Attacher::new(transmit, receive, AttachMode::Clsact).expect("a netlink socket");
-        let mut attacher = attacher.at(Side::OwnDevice);
-        let look = attacher.look(container.index("eth0"), place, true);
-        assert_eq!(look.expect("the kernel tells"), Some(Standing::Missing));
-    });
+    let ifindex = container.index("eth0");
+    let look =
+        container.enter(|| attacher(&kernel, AttachMode::Clsact, Side::OwnDevice).look(ifindex, place, true));
+    assert_eq!(look.expect("the kernel tells"), Some(Standing::Missing));
     container.send(
         "eth0",
         &answer(&PacketBuilder::ethernet().payload(100).build()),

@@ -249,4 +249,14 @@ mod tests {
         let error = load(ProgramType::Classifier, "dtm_nothing", c"GPL", &[]).unwrap_err();
         assert!(error.to_string().starts_with("the kernel"), "{error}");
     }
+
+    #[test]
+    fn a_refusal_has_the_verifiers_words() {
+        // SAFETY: an instruction is eight bytes, any of them; this is `exit`.
+        let exit: bpf_insn = unsafe { std::mem::transmute([0x95_u8, 0, 0, 0, 0, 0, 0, 0]) };
+        let error = load(ProgramType::Classifier, "dtm_nothing", c"GPL", &[exit]).unwrap_err();
+        // Without root it gets no further than the door.
+        let is_refused = error.error.raw_os_error() == Some(libc::EPERM);
+        assert!(is_refused || error.to_string().contains("R0 !read_ok"), "{error}");
+    }
 }
