@@ -99,7 +99,8 @@ impl Template {
 
     /// `dtm_transmit` and `dtm_receive`, loaded anew: for an [`Attacher`](super::Attacher).
     ///
-    /// Costs the verifier's work, milliseconds of it: not for the thread that owns the state.
+    /// Costs the verifier's work, 8 ms for each of the two on 6.18, and 22 kB of the kernel's memory as long as they are
+    /// loaded: not for the thread that owns the state.
     ///
     /// # Errors
     ///
@@ -118,6 +119,9 @@ impl Template {
 
     /// `dtm_cgroup_transmit` and `dtm_cgroup_receive`, loaded anew and counting into `slot`: for
     /// [`CgroupLink::create`](super::CgroupLink::create), with [`Direction::Transmit`] and [`Direction::Receive`].
+    ///
+    /// Costs 11 ms for each of the two on 6.18, and as much memory as a pair of classifiers: who wants to be there before
+    /// a container's first packet has a pair at hand before the container is born. Linking one takes microseconds.
     ///
     /// # Errors
     ///
