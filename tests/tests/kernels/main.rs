@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use xtask::host::{Image, Running, run};
 
-/// Emulated, the suite takes two minutes, more while the machine has other work.
+/// Emulated, the suite takes four minutes, more while the machine has other work.
 const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What the machine's first process does; the last line tells that the suite ended, and how. Generated packets are
