@@ -13,7 +13,7 @@ use super::{KernelTypes, Limits, OBJECT, symbols};
 pub(super) struct Constants(Vec<(&'static str, Vec<u8>)>);
 
 impl Constants {
-    /// Those of this kernel and this daemon; the bool is whether the kernel's symbols could be read.
+    /// Those of this kernel and this daemon, and whether the kernel's symbols could be read for them.
     fn new(types: Option<&KernelTypes>, limits: Limits) -> anyhow::Result<(Self, io::Result<()>)> {
         let mut constants = Self::default();
         constants.set("SLOTS", limits.slots);
