@@ -11,7 +11,7 @@ use std::{
 use dtm_common::traffic::Direction;
 
 use super::{
-    ClsactFilter, Side, TcxLink,
+    CgroupLink, ClsactFilter, Side, TcxLink,
     clsact::{FIRST, Program, Rank},
     load::own_netns_inode,
     side::Hook,
@@ -31,17 +31,20 @@ pub enum Mode {
     Tcx,
     /// Direct-action filters on a clsact qdisc.
     Clsact,
+    /// Links to a control group, whose sockets have no interface to themselves.
+    Cgroup,
 }
 
 impl Mode {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Tcx, Self::Clsact];
+    /// Those that there are at an interface.
+    pub const OF_INTERFACES: [Self; 2] = [Self::Tcx, Self::Clsact];
 
     /// The `mode` label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::Cgroup => "cgroup",
         }
     }
 }
@@ -55,6 +58,15 @@ pub enum AttachError {
     /// Somebody else's program would run before a filter, which is not what was asked for.
     #[error("another program comes first")]
     Preceded,
+    /// The programs could not be loaded once more for it.
+    #[error("load the programs for it")]
+    Program(#[source] anyhow::Error),
+    /// A program of somebody else's is at the group, or at one above it, and admits no other beside it.
+    #[error("a group above has a program that admits no other")]
+    Exclusive,
+    /// The kernel refused a link to a control group.
+    #[error("create a link to the control group")]
+    Cgroup(#[source] io::Error),
     /// The kernel refused a TCX link.
     #[error("create a TCX link for {program}")]
     Tcx {
@@ -82,11 +94,21 @@ impl AttachError {
             Self::Gone => "gone",
             Self::Tcx { .. } => "tcx",
             Self::Clsact { .. } | Self::Preceded => "clsact",
+            Self::Program(_) => "program",
+            Self::Exclusive | Self::Cgroup(_) => "cgroup",
+        }
+    }
+
+    /// The `reason` label of `dtm_container_uncovered`, for a container whose control group could not be attached to.
+    pub fn uncovered(&self) -> &'static str {
+        match self {
+            Self::Exclusive => "cgroup_program_exclusive",
+            _ => "cgroup_refused",
         }
     }
 
     /// Every `reason`, for series that start at 0.
-    pub const REASONS: [&str; 4] = ["gone", "tcx", "clsact", "no_slot"];
+    pub const REASONS: [&str; 6] = ["gone", "tcx", "clsact", "cgroup", "program", "no_slot"];
 }
 
 /// The programs on one interface. Dropping it detaches TCX links; filters are taken off by [`Attacher::detach`].
@@ -106,6 +128,13 @@ pub enum Attachment {
         /// What it is offered.
         receive: ClsactFilter,
     },
+    /// Links, which go when this goes.
+    Cgroup {
+        /// What its sockets send.
+        transmit: CgroupLink,
+        /// What they receive.
+        receive: CgroupLink,
+    },
 }
 
 impl Attachment {
@@ -114,20 +143,46 @@ impl Attachment {
         match self {
             Self::Tcx { .. } => Mode::Tcx,
             Self::Clsact { .. } => Mode::Clsact,
+            Self::Cgroup { .. } => Mode::Cgroup,
         }
     }
 
-    /// Where it is.
-    pub fn place(&self) -> Place {
+    /// Where it is at an interface.
+    pub fn place(&self) -> Option<Place> {
         match self {
-            Self::Tcx { transmit, receive } => Place::Tcx {
+            Self::Tcx { transmit, receive } => Some(Place::Tcx {
                 transmit: transmit.id(),
                 receive: receive.id(),
-            },
-            Self::Clsact { transmit, receive } => Place::Clsact {
+            }),
+            Self::Clsact { transmit, receive } => Some(Place::Clsact {
                 transmit: *transmit,
                 receive: *receive,
-            },
+            }),
+            Self::Cgroup { .. } => None,
+        }
+    }
+
+    /// Takes both programs off again; `requests` must have been opened in the interface's network namespace.
+    pub fn detach(self, requests: &mut Requests) -> Result<(), NetlinkError> {
+        match self {
+            links @ (Self::Tcx { .. } | Self::Cgroup { .. }) => {
+                drop(links);
+                Ok(())
+            }
+            Self::Clsact { transmit, receive } => {
+                let first = transmit.detach(requests);
+                receive.detach(requests).and(first)
+            }
+        }
+    }
+
+    /// Whether its links still hold their programs at their group; not where it is at an interface.
+    pub fn is_at_its_group(&self) -> bool {
+        match self {
+            Self::Tcx { .. } | Self::Clsact { .. } => false,
+            Self::Cgroup { transmit, receive } => [transmit, receive]
+                .iter()
+                .all(|link| link.is_attached().unwrap_or(true)),
         }
     }
 }
@@ -220,7 +275,7 @@ impl Attacher {
         self
     }
 
-    /// The address of the socket that its orders come from, see [`crate::net::LinkWatch::open`].
+    /// The address of the socket that its orders come from, see [`crate::net::LinkSubscription::open`].
     pub fn port(&self) -> Result<u32, NetlinkError> {
         self.requests.port()
     }
@@ -251,6 +306,7 @@ impl Attacher {
         self.debug_assert_at_home();
         match rest {
             Attachment::Tcx { transmit, receive } => self.attach_tcx(ifindex, Some([transmit, receive])),
+            Attachment::Cgroup { .. } => Err(AttachError::Gone),
             Attachment::Clsact { transmit, receive } => {
                 let rest = Some([transmit, receive]);
                 match self.mode {
@@ -263,16 +319,7 @@ impl Attacher {
 
     /// Takes both programs off again.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), NetlinkError> {
-        match attachment {
-            Attachment::Tcx { transmit, receive } => {
-                drop((transmit, receive));
-                Ok(())
-            }
-            Attachment::Clsact { transmit, receive } => {
-                let first = transmit.detach(&mut self.requests);
-                receive.detach(&mut self.requests).and(first)
-            }
-        }
+        attachment.detach(&mut self.requests)
     }
 
     /// In another namespace the index would be another interface's, and bpf(2) would not know.

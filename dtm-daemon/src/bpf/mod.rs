@@ -27,7 +27,7 @@ pub use instance::{Counts, Template};
 pub use kernel::{Kernel, Limits, MapUse};
 pub use side::{Hook, Side};
 pub use standing::{Place, Standing};
-pub use sys::{CgroupLink, TcxLink, cgroup_programs, tcx_is_supported};
+pub use sys::{CgroupLink, TcxLink, TcxProbe, cgroup_programs, tcx_is_supported};
 
 /// The compiled kernel side.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dtm-kernel"));

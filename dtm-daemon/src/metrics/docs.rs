@@ -30,9 +30,52 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
 - What short-lived containers moved is in `dtm_network_containers_*` too, whose series are there before them.
 - A packet is counted once for each container it belongs to. Bridge counters are a view of their own: they are never
   part of a container's.
+- Where a container is counted depends on its network: [below](#where-a-container-is-counted).
 ";
 
 const APPENDIX: &str = r"
+## Where a container is counted
+
+| network | where | labels |
+|---|---|---|
+| bridge: the default one, user-defined, internal, routed, IPv6 only | host end of its veth pair | the network's name, the interface's name inside |
+| overlay (Swarm) | host end of its veth pair, inside the namespace that the engine hides the network in. Its way out of the node is another interface, on `docker_gwbridge` | the same, one series each |
+| macvlan, ipvlan | the container's own device: it has no other end. With TCX from its birth on, before it moves into the container | the same |
+| host network | its control group (cgroup v2), the groups below it included | `network` is `host`, `interface` is empty |
+| `container:X` | nowhere a second time: the namespace's traffic is X's. `network_container_id` of `dtm_container_info` names X. Where X is on the host's network, both have numbers of their own | X's |
+| `none` | nowhere, there is nothing to count | no series |
+
+The namespace of an overlay network is made with the network's first container on a node, and its new bridge speaks at once
+(IGMP, MLD): of that, the first reports may come before dtm is there. What a container sends and is sent is not before.
+
+A container on several networks has a series for each network and interface. Where nothing counts although something should,
+there is no series with a zero in it but `dtm_container_uncovered`, with the reason:
+
+| `reason` | |
+|---|---|
+| `overlay_network`, `macvlan_network`, `ipvlan_network` | nothing is attached on such a network (yet). For overlay networks `--path.docker-netns` must be where the engine mounts its namespaces, in a container with `:rslave` |
+| `network_driver` | a driver that dtm does not know |
+| `cgroup_v2_missing` | the host has no cgroup v2 hierarchy that dtm could mount (Linux 5.2, `CAP_SYS_ADMIN`) |
+| `cgroup_not_found` | no group has this container's id in its name: dtm does not see the host's groups (`--cgroupns host`, `--pid host`), or the engine is on another machine |
+| `cgroup_program_exclusive` | a group above has a program that admits no other beside it, as systemd's `IPAccounting=` makes on older hosts |
+| `cgroup_refused`, `no_slot` | the log says why; every slot is in use |
+
+## Host network
+
+A control group's programs see what its sockets send after the host's firewall and receive after it. That is layer 3: 14 bytes
+a packet less than an Ethernet interface counts; sent before it is cut into fragments, received after they are put together.
+Loopback is left out, as in every other mode. What they do not see, and what they see twice (each is a test):
+
+| | |
+|---|---|
+| answers of a connection in TIME_WAIT: the last ACK of a clean end, and what repeats it | not seen |
+| resets, where nobody listens or a connection is gone | not seen |
+| what the kernel itself answers: pings of others, ICMP errors | not seen. A container's own pings are |
+| frames of packet sockets (`AF_PACKET`), and what the host forwards | not seen |
+| multicast with several members on the host | each member's copy is counted, its sender's own included |
+| datagrams that a full socket buffer then drops | counted |
+| sockets of other network namespaces that a container makes for itself | counted: they are in its group |
+
 ## Docker's own sandboxes
 
 `dtm_infrastructure_*` is what interfaces on Docker's bridges move that belong to no container but to Docker itself. It is
@@ -42,7 +85,8 @@ begin with everything since the attach, and are there from 0 as soon as the netw
 | `kind` | `network` | what it is |
 |---|---|---|
 | `build` | `bridge` | steps (`RUN`) of builds by the engine's own BuildKit, recognised by their control groups |
-| `ingress` | `docker_gwbridge` | the sandbox of Swarm's routing mesh: what comes to published ports; it has no process and is recognised by its namespace's mount, `ingress_sbox` in `--path.docker-netns` |
+| `ingress` | `docker_gwbridge`, `ingress` | the sandbox of Swarm's routing mesh: what comes to published ports; it has no process and is recognised by its namespace's mount, `ingress_sbox` in `--path.docker-netns` |
+| `load_balancer` | any overlay network | the sandbox of the virtual addresses of Swarm's services, `lb_…` in the same directory |
 
 The steps of the classic builder are containers and are counted as such; so is a BuildKit that runs in a container (`docker
 buildx create`), with everything its steps send. What is dropped at a sandbox is in `dtm_unattributed_dropped_packets_total`.

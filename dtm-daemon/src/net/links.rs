@@ -16,6 +16,8 @@ pub enum LinkKind {
     Veth,
     /// A Linux bridge.
     Bridge,
+    /// A device on top of another that a container has to itself: macvlan, ipvlan.
+    OwnDevice,
     /// Anything else.
     Other,
 }
@@ -31,9 +33,10 @@ pub struct Link {
     pub kind: LinkKind,
     /// Index of the bridge it is a port of.
     pub master: Option<u32>,
-    /// For a veth: index of the other end, in the other end's namespace.
+    /// For a veth: index of the other end, in the other end's namespace. For a device on top of another: index of that.
     pub peer: Option<u32>,
-    /// For a veth: this namespace's id for the other end's namespace; none where both ends are in this one.
+    /// For a veth: this namespace's id for the other end's namespace; none where both ends are in this one. Likewise for
+    /// a device on top of another.
     pub peer_nsid: Option<i32>,
     /// Its hardware address.
     pub mac: Option<[u8; 6]>,
@@ -69,6 +72,25 @@ impl Link {
         link
     }
 
+    /// What stands for the control group with this path, which has no interface.
+    pub fn of_group(path: Arc<str>) -> Self {
+        Self {
+            ifindex: 0,
+            name: path,
+            kind: LinkKind::Other,
+            master: None,
+            peer: None,
+            peer_nsid: None,
+            mac: None,
+            up: true,
+        }
+    }
+
+    /// Whether a container can have it to itself, with no end of it at the host.
+    pub fn is_own_device(&self) -> bool {
+        self.kind == LinkKind::OwnDevice
+    }
+
     /// Whether this is the host's end of somebody's veth pair: a port of a bridge. Its other end may not have been
     /// moved into its namespace yet.
     pub fn is_host_end(&self) -> bool {
@@ -84,6 +106,7 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
     match kind {
         Some(InfoKind::Veth) => LinkKind::Veth,
         Some(InfoKind::Bridge) => LinkKind::Bridge,
+        Some(InfoKind::MacVlan | InfoKind::IpVlan) => LinkKind::OwnDevice,
         _ => LinkKind::Other,
     }
 }

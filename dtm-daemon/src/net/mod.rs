@@ -1,5 +1,6 @@
 //! The kernel's view of interfaces and namespaces, over netlink and `/proc`.
 
+mod hierarchy;
 mod links;
 mod peers;
 mod processes;
@@ -7,9 +8,10 @@ mod requests;
 mod sandboxes;
 mod watch;
 
+pub use hierarchy::{Hierarchy, container_of_group};
 pub use links::{Indices, Link, LinkKind, dump, get};
-pub use peers::{Peer, namespace_id, peer};
-pub use processes::{NamespaceOwner, Processes, container_ids, open_netns};
+pub use peers::{Peer, device, namespace_id, peer};
+pub use processes::{NamespaceOwner, Processes, container_ids, enter, open_netns};
 pub use requests::{NetlinkError, Requests};
-pub use sandboxes::Sandboxes;
-pub use watch::{LinkEvent, LinkWatch, MovedTo};
+pub use sandboxes::{Sandboxes, hidden_network};
+pub use watch::{LinkEvent, LinkSubscription, LinkWatch, MovedTo};

@@ -45,8 +45,8 @@ pub fn namespace_id(requests: &mut Requests, netns: BorrowedFd<'_>) -> Result<Op
     }))
 }
 
-/// The interface `ifindex` of the namespace with the id `nsid`, if it is the other end of `host_end`: ids and indices
-/// are used again.
+/// The interface `ifindex` of the namespace with the id `nsid`, if it is the other end of `other_end`, or a device on top
+/// of that: ids and indices are used again.
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ pub fn namespace_id(requests: &mut Requests, netns: BorrowedFd<'_>) -> Result<Op
 /// 4.20 (`IFLA_TARGET_NETNSID`, `IFA_TARGET_NETNSID`).
 pub fn peer(
     requests: &mut Requests,
-    host_end: u32,
+    other_end: u32,
     nsid: i32,
     ifindex: u32,
 ) -> Result<Option<Peer>, NetlinkError> {
@@ -68,31 +68,49 @@ pub fn peer(
         return Err(NetlinkError::Unanswered);
     };
     let link = Link::from_message(&answer);
-    if link.peer != Some(host_end) {
+    if link.peer != Some(other_end) {
         return Ok(None);
     }
+    let addresses = addresses(requests, &link, Some(nsid))?;
+    Ok(Some(described(link, addresses)))
+}
+
+/// A device of a container's own, in the namespace `requests` was opened in.
+pub fn device(requests: &mut Requests, link: &Link) -> Result<Peer, NetlinkError> {
+    let addresses = addresses(requests, link, None)?;
+    Ok(described(link.clone(), addresses))
+}
+
+fn described(link: Link, addresses: Vec<IpAddr>) -> Peer {
+    Peer {
+        name: link.name,
+        mac: link.mac,
+        up: link.up,
+        addresses,
+    }
+}
+
+/// The addresses of an interface that is switched on.
+fn addresses(requests: &mut Requests, link: &Link, nsid: Option<i32>) -> Result<Vec<IpAddr>, NetlinkError> {
     let mut addresses = Vec::new();
     let families = [AddressFamily::Inet, AddressFamily::Inet6];
     for family in families.into_iter().filter(|_family| link.up) {
         let mut message = AddressMessage::default();
         message.header.family = family;
-        message.header.index = ifindex;
-        message.attributes.push(AddressAttribute::TargetNetNsId(nsid));
+        message.header.index = link.ifindex;
+        message
+            .attributes
+            .extend(nsid.map(AddressAttribute::TargetNetNsId));
         for answer in requests.dump(&RouteNetlinkMessage::GetAddress(message))? {
             let RouteNetlinkMessage::NewAddress(answer) = answer else {
                 continue;
             };
-            if answer.header.index == ifindex {
+            if answer.header.index == link.ifindex {
                 addresses.extend(local_address(&answer));
             }
         }
     }
-    Ok(Some(Peer {
-        name: link.name,
-        mac: link.mac,
-        up: link.up,
-        addresses,
-    }))
+    Ok(addresses)
 }
 
 /// The interface's own address: `IFA_LOCAL` where the kernel tells the two apart, else `IFA_ADDRESS`.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::unix::fs::DirEntryExt as _,
+    os::{fd::BorrowedFd, unix::fs::DirEntryExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -155,6 +155,12 @@ pub fn open_netns(procfs: &Path, pid: i32) -> io::Result<File> {
     File::open(namespace_path(procfs, pid))
 }
 
+/// Moves the calling thread into another network namespace, for good: only on a thread made for it.
+pub fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
+    let network = rustix::thread::LinkNameSpaceType::Network;
+    Ok(rustix::thread::move_into_link_name_space(netns, Some(network))?)
+}
+
 /// Ids of the containers that a `/proc/<pid>/cgroup` names, outermost first.
 ///
 /// Runtimes put the id at the end of a path's component: `/docker/<id>`, `/parent/<id>`, `docker-<id>.scope`,
@@ -206,7 +212,11 @@ fn is_build_id(id: &str) -> bool {
 
 fn container_id(component: &str) -> Option<&str> {
     let component = component.strip_suffix(".scope").unwrap_or(component);
-    let id = component.rsplit_once('-').map_or(component, |(_runtime, id)| id);
+    let (runtime, id) = component.rsplit_once('-').unwrap_or(("", component));
+    // Podman's monitor of a container has a group of its own beside it.
+    if runtime.ends_with("conmon") {
+        return None;
+    }
     let is_hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (id.len() == 64 && id.bytes().all(is_hexadecimal)).then_some(id)
 }

@@ -55,8 +55,25 @@ pub enum LinkEvent {
     Overflow,
 }
 
-/// A subscription to the interfaces of the namespace it was made in, and to what others do to their filters. What happens after [`LinkWatch::open`] is not
-/// missed, or an [`LinkEvent::Overflow`] says so.
+/// A subscription that nobody reads yet: it can be made on a thread of another namespace.
+pub struct LinkSubscription {
+    socket: Socket,
+    own: u32,
+}
+
+impl LinkSubscription {
+    /// Subscribes to the calling thread's namespace. What the socket with the address `own` does to filters is not told.
+    pub fn open(own: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, GROUP_LINK | GROUP_TC))?;
+        socket.set_non_blocking(true)?;
+        force_receive_buffer(&socket);
+        Ok(Self { socket, own })
+    }
+}
+
+/// A subscription to the interfaces of a namespace, and to what others do to their filters. What happens after
+/// [`LinkSubscription::open`] is not missed, or a [`LinkEvent::Overflow`] says so.
 pub struct LinkWatch {
     socket: AsyncFd<Socket>,
     own: u32,
@@ -64,12 +81,9 @@ pub struct LinkWatch {
 }
 
 impl LinkWatch {
-    /// Subscribes. What the socket with the address `own` does to filters is not told.
-    pub fn open(own: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, GROUP_LINK | GROUP_TC))?;
-        socket.set_non_blocking(true)?;
-        force_receive_buffer(&socket);
+    /// Gets ready to read a subscription, in a runtime.
+    pub fn new(subscription: LinkSubscription) -> io::Result<Self> {
+        let LinkSubscription { socket, own } = subscription;
         Ok(Self {
             socket: register(socket)?,
             own,

@@ -3,6 +3,8 @@
 //! Each question waits for RTNL, which engines and others hold while they make and remove links.
 
 use std::{
+    collections::HashMap,
+    io,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -12,9 +14,19 @@ use tokio::sync::mpsc as tokio_mpsc;
 
 use super::{
     naming::Identity,
-    resolving::{FIRST_WAIT, Namespace, QUICK_WAIT, ResolveJob, Resolved, ResolverError, YOUNG},
+    resolving::{FIRST_WAIT, Namespace, QUICK_WAIT, ResolveJob, Resolved, YOUNG},
 };
 use crate::net::{Peer, Requests, peer};
+
+/// What the thread is told.
+pub(super) enum Question {
+    /// Ask about the other end of this.
+    Ask(Found),
+    /// Questions as seen from the watched namespace with this number go over this socket.
+    Open(u32, Requests),
+    /// That namespace is not watched any more.
+    Close(u32),
+}
 
 /// An interface and the namespace its other end is in.
 #[derive(Debug)]
@@ -33,31 +45,41 @@ struct Waiting {
 }
 
 /// Starts the thread. It ends when the channel it returns is closed.
-pub(super) fn spawn(results: tokio_mpsc::Sender<Resolved>) -> Result<mpsc::Sender<Found>, ResolverError> {
-    let mut requests = Requests::open()?;
-    let (sender, found) = mpsc::channel();
+pub(super) fn spawn(results: tokio_mpsc::Sender<Resolved>) -> io::Result<mpsc::Sender<Question>> {
+    let (sender, questions) = mpsc::channel();
     thread::Builder::new()
         .name("dtm-ask".to_owned())
-        .spawn(move || run(&mut requests, &found, &results))?;
+        .spawn(move || run(&questions, &results))?;
     Ok(sender)
 }
 
-fn run(requests: &mut Requests, found: &mpsc::Receiver<Found>, results: &tokio_mpsc::Sender<Resolved>) {
+fn run(questions: &mpsc::Receiver<Question>, results: &tokio_mpsc::Sender<Resolved>) {
+    let mut requests: HashMap<u32, Requests> = HashMap::new();
     let mut waiting: Vec<Waiting> = Vec::new();
     loop {
         let next = waiting.iter().map(|waiting| waiting.due).min();
-        let job = match next {
-            None => found
+        let question = match next {
+            None => questions
                 .recv()
                 .map_err(|mpsc::RecvError| mpsc::RecvTimeoutError::Disconnected),
-            Some(due) => found.recv_timeout(due.saturating_duration_since(Instant::now())),
+            Some(due) => questions.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
-        match job {
-            Ok(found) => waiting.push(Waiting::new(found)),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        let first = match question {
+            Ok(question) => Some(question),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        };
+        for question in first.into_iter().chain(questions.try_iter()) {
+            match question {
+                Question::Ask(found) => waiting.push(Waiting::new(found)),
+                Question::Open(netns, socket) => {
+                    requests.insert(netns, socket);
+                }
+                Question::Close(netns) => {
+                    requests.remove(&netns);
+                }
+            }
         }
-        waiting.extend(found.try_iter().map(Waiting::new));
         // One at a time: an answer can take as long as the next one's container lives.
         let Some(first) = waiting
             .iter()
@@ -71,7 +93,12 @@ fn run(requests: &mut Requests, found: &mpsc::Receiver<Found>, results: &tokio_m
             continue;
         }
         let mut asked = waiting.swap_remove(first);
-        if asked.is_settled(requests) {
+        let seen_from = asked.found.job.seen_from;
+        // Without its namespace nothing can be asked any more, but whose it is, is known.
+        if requests
+            .get_mut(&seen_from)
+            .is_none_or(|requests| asked.is_settled(requests))
+        {
             if results.blocking_send(asked.resolved()).is_err() {
                 return;
             }
@@ -99,13 +126,15 @@ impl Waiting {
             generation,
             nsid,
             peer: ifindex,
+            other_end,
+            seen_from: _,
             again: _,
         } = self.found.job;
-        let now_there = peer(requests, generation.ifindex, nsid, ifindex).unwrap_or_else(|error| {
+        let now_there = peer(requests, other_end, nsid, ifindex).unwrap_or_else(|error| {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(
                 error,
-                ifindex = generation.ifindex,
+                ifindex = generation.key.ifindex,
                 "cannot ask about the other end"
             );
             None
@@ -122,8 +151,10 @@ impl Waiting {
         let Found { job, namespace } = self.found;
         Resolved {
             generation: job.generation,
+            ifindex: job.peer,
             identity: Identity {
-                netns_inode: namespace.inode,
+                netns_inode: Some(namespace.inode),
+                process: namespace.process,
                 containers: namespace.containers,
                 infrastructure: namespace.infrastructure,
                 peer: self.peer,

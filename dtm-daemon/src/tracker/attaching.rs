@@ -1,17 +1,19 @@
-//! The thread that attaches: a TCX attach waits for RCU grace periods, and all of it for whoever holds RTNL, which nobody
-//! else should.
+//! What a thread that attaches does, one in each watched namespace: a TCX attach waits for RCU grace periods, and all of
+//! it for whoever holds RTNL, which nobody else should.
 
-use std::{collections::VecDeque, io, sync::mpsc, thread};
+use std::{collections::VecDeque, sync::mpsc};
 
+use dtm_common::index::InterfaceKey;
 use tokio::sync::mpsc as tokio_mpsc;
 
+use super::{devices::Surveyed, spares::Loaded};
 use crate::bpf::{AttachError, Attacher, Attachment, Place, Standing};
 
 /// An interface at one time of its life: an index may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Generation {
-    /// The kernel's index.
-    pub(crate) ifindex: u32,
+    /// Its namespace and index.
+    pub(crate) key: InterfaceKey,
     /// dtm's own number for this life of it, never used again.
     pub(crate) number: u64,
 }
@@ -50,8 +52,14 @@ pub(crate) enum Report {
     Attached(Attached),
     /// How an attachment stands, where that has changed.
     Looked(Looked),
-    /// An [`AttachJob::Look`] is done.
-    LooksDone,
+    /// Programs were loaded ahead of need.
+    Loaded(Loaded),
+    /// Devices of containers' own that are gone.
+    Probed(Vec<InterfaceKey>),
+    /// What was found inside of containers.
+    Surveyed(Vec<Surveyed>),
+    /// An [`AttachJob::Look`] is done, in the namespace with this number.
+    LooksDone(u32),
 }
 
 /// How attaching to an interface went.
@@ -69,22 +77,23 @@ pub(crate) struct Looked {
     pub(crate) standing: Standing,
 }
 
-/// Starts the thread. It ends when the job channel is closed and every job but looking is done.
-pub(crate) fn spawn(
+/// Attaches in the calling thread's namespace, whose number is `netns`, until the job channel is closed and every job
+/// but looking is done.
+pub(crate) fn work(
+    netns: u32,
     attacher: Attacher,
-    jobs: mpsc::Receiver<AttachJob>,
+    jobs: &mpsc::Receiver<AttachJob>,
     reports: tokio_mpsc::Sender<Report>,
-) -> io::Result<thread::JoinHandle<()>> {
+) {
     let worker = Worker {
         attacher,
         reports,
         births: VecDeque::new(),
         ends: VecDeque::new(),
         looks: VecDeque::new(),
+        netns,
     };
-    thread::Builder::new()
-        .name("dtm-attach".to_owned())
-        .spawn(move || worker.run(&jobs))
+    worker.run(jobs);
 }
 
 /// The thread's own: what it has to do, most urgent first.
@@ -96,6 +105,8 @@ struct Worker {
     ends: VecDeque<Attachment>,
     /// None marks the end of a job.
     looks: VecDeque<Option<Look>>,
+    /// dtm's number for the namespace this thread is in.
+    netns: u32,
 }
 
 /// An interface to attach to, and what is left of an earlier attachment.
@@ -132,7 +143,7 @@ impl Worker {
                     tracing::warn!(error, "cannot take a program off");
                 }
             } else if let Some(look) = self.looks.pop_front() {
-                let report = look.map_or(Some(Report::LooksDone), |look| self.look(look));
+                let report = look.map_or(Some(Report::LooksDone(self.netns)), |look| self.look(look));
                 // A tracker that is gone does not want to know.
                 report.map(|report| self.reports.blocking_send(report).ok());
             }
@@ -162,7 +173,7 @@ impl Worker {
             bulk,
             rest,
         } = birth;
-        let ifindex = generation.ifindex;
+        let ifindex = generation.key.ifindex;
         let result = match rest {
             Some(rest) => self.attacher.mend(ifindex, rest),
             None => self.attacher.attach(ifindex, bulk || !self.births.is_empty()),
@@ -183,7 +194,7 @@ impl Worker {
             thorough,
             known,
         } = look;
-        match self.attacher.look(generation.ifindex, place, thorough) {
+        match self.attacher.look(generation.key.ifindex, place, thorough) {
             Ok(standing) => standing.filter(|standing| *standing != known).map(|standing| {
                 Report::Looked(Looked {
                     generation,
@@ -194,7 +205,7 @@ impl Worker {
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(
-                    ifindex = generation.ifindex,
+                    ifindex = generation.key.ifindex,
                     error,
                     "cannot look at what is attached"
                 );

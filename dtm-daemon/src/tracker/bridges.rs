@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dtm_common::index::InterfaceKey;
+
 use super::{
     Tracker,
-    attaching::AttachJob,
-    interfaces::{AttachmentState, Interface, Role},
+    attaching::{AttachJob, Generation},
+    interfaces::{AttachmentState, Interface, OWN_NETNS, Role},
     networks::Part,
 };
 
@@ -20,7 +22,7 @@ impl Tracker {
     /// Takes in that Docker's networks have changed: bridges may have become Docker's.
     pub(super) fn bridges_changed(&mut self) -> anyhow::Result<()> {
         for link in self.bridges.values().cloned().collect::<Vec<_>>() {
-            self.link_changed(link, false);
+            self.link_changed(OWN_NETNS, link, false);
         }
         let Self {
             foreign,
@@ -29,7 +31,7 @@ impl Tracker {
             ..
         } = self;
         let before = foreign.len();
-        foreign.retain(|_ifindex, master| {
+        foreign.retain(|_key, master| {
             bridges
                 .get(master)
                 .is_none_or(|bridge| networks.of_bridge(&bridge.name).is_none())
@@ -37,14 +39,14 @@ impl Tracker {
         if foreign.len() == before {
             Ok(())
         } else {
-            self.resynchronise(false)
+            self.resynchronise(OWN_NETNS, false)
         }
     }
 
     /// Lets a bridge count for another network than before: an engine that starts makes its default network anew, on
     /// the bridge it finds.
-    pub(super) fn hand_over(&mut self, ifindex: u32, heir: &Arc<str>) {
-        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+    pub(super) fn hand_over(&mut self, bridge: InterfaceKey, heir: &Arc<str>) {
+        let Some(interface) = self.interfaces.get_mut(&bridge) else {
             return;
         };
         if let Role::Bridge { network } = &mut interface.role
@@ -82,9 +84,9 @@ impl Tracker {
         };
         let former: Vec<_> = self
             .interfaces
-            .extract_if(|_ifindex, interface| is_former(interface))
+            .extract_if(|_key, interface| is_former(interface))
             .collect();
-        for (_ifindex, interface) in former {
+        for (_key, interface) in former {
             let counted = self.kernel.counters.read(interface.slot);
             if let Some((network, part)) = interface.role.part() {
                 // One that was made again under its name inherits them.
@@ -94,20 +96,22 @@ impl Tracker {
         }
     }
 
-    /// Asks about networks while somebody waits for a name on a bridge that Docker has not told of: of the one that its
-    /// Swarm makes for itself, `docker_gwbridge`, it tells nobody.
+    /// Asks about networks while somebody waits for a name on a network that Docker has not told of: of the one that its
+    /// Swarm makes for itself, `docker_gwbridge`, it tells nobody, and of an overlay network no other node.
     pub(super) fn ask_for_networks(&self, now: Instant) {
         let pending = self
             .interfaces
             .values()
             .filter(|interface| matches!(interface.role, Role::Pending { .. }))
-            .map(|interface| (&interface.bridge, interface.since));
-        let orphans = self.orphans.iter().map(|orphan| (&orphan.bridge, orphan.since));
-        let is_unknown = |(bridge, since): (&Option<Arc<str>>, Instant)| {
+            .map(|interface| (interface.generation, &interface.bridge, interface.since));
+        let orphans = self.orphans.iter();
+        let orphans = orphans.map(|orphan| (orphan.generation, &orphan.bridge, orphan.since));
+        let is_unknown = |(generation, bridge, since): (Generation, &Option<Arc<str>>, Instant)| {
+            let netns = generation.key.netns;
+            let is_somewhere = bridge.is_some() || self.is_hidden(netns);
             now.duration_since(since) < FOREIGN_AFTER
-                && bridge
-                    .as_ref()
-                    .is_some_and(|bridge| self.networks.of_bridge(bridge).is_none())
+                && is_somewhere
+                && self.network_of(netns, bridge.as_deref()).is_none()
         };
         if pending.chain(orphans).any(is_unknown) {
             self.unknown_networks.notify_one();
@@ -130,9 +134,9 @@ impl Tracker {
         };
         let foreign: Vec<_> = self
             .interfaces
-            .extract_if(|_ifindex, interface| is_foreign(interface))
+            .extract_if(|_key, interface| is_foreign(interface))
             .collect();
-        for (ifindex, mut interface) in foreign {
+        for (key, mut interface) in foreign {
             self.settle_given_up(&mut interface);
             tracing::info!(
                 interface = &*interface.link.name,
@@ -140,17 +144,16 @@ impl Tracker {
                 "not on a network of Docker's, left alone"
             );
             self.foreign
-                .extend(interface.link.master.map(|master| (ifindex, master)));
+                .extend(interface.link.master.map(|master| (key, master)));
             self.leave(interface, now);
         }
     }
 
     /// Takes the programs off an interface that goes on without them.
     fn leave(&mut self, interface: Interface, now: Instant) {
-        let result = self.kernel.leave(interface.key());
-        self.check_map("index", result);
+        self.leave_index(interface.generation.key);
         if let AttachmentState::Attached(attachment) = interface.attachment {
-            self.order(AttachJob::Detach(attachment));
+            self.order(interface.generation.key.netns, AttachJob::Detach(attachment));
         }
         self.end_slot(interface.slot, None, now);
     }

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::drops::{DropTally, OWNER_PENDING};
+use dtm_common::{
+    drops::{DropTally, OWNER_PENDING},
+    index::InterfaceKey,
+};
 
 use super::{Traffic, nameless::ORPHAN_PATIENCE};
 use crate::docker::{Container, ContainerId, ContainerState};
@@ -22,8 +25,8 @@ pub(crate) type Drops = BTreeMap<(u32, u32), DropTally>;
 pub(crate) struct Series {
     /// What generations that are gone moved.
     pub(crate) past: Traffic,
-    /// Indices of the interfaces that count for it now; two while one replaces another.
-    pub(crate) live: BTreeSet<u32>,
+    /// What counts for it now; two while one replaces another.
+    pub(crate) live: BTreeSet<InterfaceKey>,
     /// When it last had something added that was gone.
     added: Option<Instant>,
 }
@@ -85,13 +88,35 @@ impl Tracked {
         }
     }
 
-    /// Whether it has a process, by Docker's word, or an interface.
-    pub(crate) fn is_living(&self) -> bool {
-        let has_process = matches!(
+    /// Whether it has a process, by Docker's word.
+    pub(crate) fn has_process(&self) -> bool {
+        let runs = matches!(
             self.container.state,
             ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
         );
-        (has_process && !self.destroyed) || self.has_interface()
+        runs && !self.destroyed
+    }
+
+    /// Whether it has a process, by Docker's word, or an interface.
+    pub(crate) fn is_living(&self) -> bool {
+        self.has_process() || self.has_interface()
+    }
+
+    /// Whether something counts for it on the network with this name now.
+    pub(crate) fn is_counted_on(&self, network: &str) -> bool {
+        let mut series = self.series.iter();
+        series.any(|((name, _interface), series)| &**name == network && !series.live.is_empty())
+    }
+
+    /// Notes that an interface of its in this namespace is gone; whether it was the last one there.
+    pub(crate) fn leaves(&mut self, netns_inode: u32) -> bool {
+        let interfaces = self.netns.entry(netns_inode).or_default();
+        *interfaces = interfaces.saturating_sub(1);
+        let is_last = *interfaces == 0;
+        if is_last {
+            self.netns.remove(&netns_inode);
+        }
+        is_last
     }
 
     /// Whether an interface counts for it now.
@@ -360,7 +385,10 @@ mod tests {
         assert_eq!(interfaces(&containers, &id), ["eth2", "eth1"]);
         let tracked = containers.get_mut(&id).unwrap();
         let living = tracked.series.entry((Arc::from("front"), Arc::from("eth3")));
-        living.or_default().live.insert(7);
+        living
+            .or_default()
+            .live
+            .insert(InterfaceKey { netns: 0, ifindex: 7 });
         expire(&mut containers, start + LINGER * 2);
         assert_eq!(interfaces(&containers, &id), ["eth2", "eth3"]);
     }

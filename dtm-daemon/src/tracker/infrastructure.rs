@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use dtm_common::drops::{OWNER_NONE, OWNER_PENDING};
+use dtm_common::{
+    drops::{OWNER_NONE, OWNER_PENDING},
+    index::InterfaceKey,
+};
 
 use super::{Tracker, interfaces::Role, nameless::Orphan, networks::Part};
 
@@ -16,25 +19,30 @@ pub enum Infrastructure {
     Build,
     /// Swarm's routing mesh: what comes to published ports of the host goes through it.
     Ingress,
+    /// A load balancer of Swarm's: what goes to the virtual addresses of services on an overlay network goes through it.
+    LoadBalancer,
 }
 
 impl Infrastructure {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Build, Self::Ingress];
+    pub const ALL: [Self; 3] = [Self::Build, Self::Ingress, Self::LoadBalancer];
 
     /// The `kind` label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Ingress => "ingress",
+            Self::LoadBalancer => "load_balancer",
         }
     }
 
     /// The name of the network on whose bridge Docker puts it, which nobody can change. Its sums are there before it is.
-    pub(crate) fn home(self) -> &'static str {
+    /// None where it is on any overlay network with services.
+    pub(crate) fn home(self) -> Option<&'static str> {
         match self {
-            Self::Build => "bridge",
-            Self::Ingress => "docker_gwbridge",
+            Self::Build => Some("bridge"),
+            Self::Ingress => Some("docker_gwbridge"),
+            Self::LoadBalancer => None,
         }
     }
 }
@@ -42,15 +50,20 @@ impl Infrastructure {
 impl Tracker {
     /// Makes an interface count for the machinery of `network`; what it counted since the attach goes along. What is
     /// dropped at it is nobody's.
-    pub(super) fn begin_infrastructure(&mut self, ifindex: u32, kind: Infrastructure, network: Arc<str>) {
-        let Some(mut interface) = self.interfaces.remove(&ifindex) else {
+    pub(super) fn begin_infrastructure(
+        &mut self,
+        key: InterfaceKey,
+        kind: Infrastructure,
+        network: Arc<str>,
+    ) {
+        let Some(mut interface) = self.interfaces.remove(&key) else {
             return;
         };
         self.settle_given_up(&mut interface);
         tracing::debug!(kind = kind.as_str(), host_end = &*interface.link.name, "named");
         let slot = interface.slot;
         interface.role = Role::Infrastructure { kind, network };
-        self.interfaces.insert(ifindex, interface);
+        self.interfaces.insert(key, interface);
         let result = self.kernel.set_owner(slot, OWNER_NONE);
         self.check_map("owners", result);
         for drops in self.fold_drops(&[OWNER_PENDING | slot].into()).values() {

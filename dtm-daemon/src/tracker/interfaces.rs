@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use dtm_common::{
-    drops::{Address, OWNER_PENDING},
-    index::InterfaceKey,
-};
+use dtm_common::drops::{Address, OWNER_PENDING};
 
 use super::{
     Infrastructure, Traffic, attaching::Generation, containers::SeriesKey, naming::Identity, networks::Part,
@@ -19,11 +16,20 @@ use crate::{
 /// dtm's own number for the network namespace it runs in.
 pub(crate) const OWN_NETNS: u32 = 0;
 
-/// One life of an interface: it has a slot from its first sight to its end.
+/// Stands in the place of a namespace's number for containers' own devices, which are in one place today and in another
+/// tomorrow: dtm numbers them itself.
+pub(crate) const DEVICES: u32 = u32::MAX - 1;
+
+/// The same for control groups.
+pub(crate) const GROUPS: u32 = u32::MAX;
+
+/// One life of an interface, or of a control group in the place of one: it has a slot from its first sight to its end.
 #[derive(Debug)]
 pub(crate) struct Interface {
     pub(crate) link: Link,
-    /// Name of the bridge it is a port of, or last was.
+    /// The watched namespace that [`Link::peer_nsid`] is an id of.
+    pub(crate) seen_from: u32,
+    /// Name of the bridge it is a port of, or last was; none in another namespace than dtm's own.
     pub(crate) bridge: Option<Arc<str>>,
     pub(crate) generation: Generation,
     pub(crate) slot: u32,
@@ -90,13 +96,31 @@ pub(crate) struct Named {
     pub(crate) network: (Arc<str>, Arc<str>),
     /// The interface's name inside the container.
     pub(crate) interface: Arc<str>,
-    /// Inode of the namespace it is in.
-    pub(crate) netns_inode: u32,
+    /// Inode of the namespace it is in, where that is the container's.
+    pub(crate) netns_inode: Option<u32>,
     /// Addresses that stand for the container because of it.
     pub(crate) addresses: Vec<Address>,
 }
 
 impl Role {
+    /// Of what nobody has named yet.
+    pub(crate) fn unknown() -> Self {
+        Self::Pending {
+            identity: None,
+            asked: None,
+            given_up: false,
+        }
+    }
+
+    /// Of what is known to be somebody's, before Docker has told who that is.
+    pub(crate) fn known(identity: Identity) -> Self {
+        Self::Pending {
+            identity: Some(identity),
+            asked: None,
+            given_up: false,
+        }
+    }
+
     /// Id of the network in whose sums it is, and in which of them.
     pub(crate) fn part(&self) -> Option<(&Arc<str>, Part)> {
         match self {
@@ -116,12 +140,29 @@ impl Named {
 }
 
 impl Interface {
-    /// How the kernel side knows it.
-    pub(crate) fn key(&self) -> InterfaceKey {
-        InterfaceKey {
-            netns: OWN_NETNS,
-            ifindex: self.link.ifindex,
+    /// One that is about to be attached to.
+    pub(crate) fn new(link: Link, generation: Generation, slot: u32, role: Role, now: Instant) -> Self {
+        Self {
+            link,
+            seen_from: generation.key.netns,
+            bridge: None,
+            generation,
+            slot,
+            attachment: AttachmentState::Attaching,
+            preceded: None,
+            mending: false,
+            refused: None,
+            role,
+            since: now,
+            base: Traffic::default(),
         }
+    }
+
+    /// Whether its series may begin. What stands for a container's own device or group is only tried: the series begins
+    /// when it counts.
+    pub(crate) fn can_be_named(&self) -> bool {
+        let is_tried = matches!(self.generation.key.netns, DEVICES | GROUPS);
+        !is_tried || matches!(self.attachment, AttachmentState::Attached(_))
     }
 
     /// What it moved for whomever it counts for now; `counted` is what its slot says.
@@ -161,7 +202,9 @@ pub(crate) const REFUSED: (&str, &str) = ("refused", NO_MODE);
 pub(crate) fn states() -> impl Iterator<Item = (&'static str, &'static str)> {
     let attached = [Mode::Tcx.as_str(), Mode::Clsact.as_str(), NO_MODE];
     let states = ["pending", "named", "infrastructure", "bridge"].into_iter();
+    let groups = ["pending", "named"].map(|state| (state, Mode::Cgroup.as_str()));
     states
         .flat_map(move |state| attached.map(|mode| (state, mode)))
+        .chain(groups)
         .chain([("failed", NO_MODE), REFUSED])
 }

@@ -5,15 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::drops::OWNER_NONE;
+use dtm_common::{drops::OWNER_NONE, index::InterfaceKey};
 
 use super::{
-    Tracker, Traffic,
+    Tracker,
     attaching::{AttachJob, Attached, Generation},
-    interfaces::{AttachmentState, Interface, Role},
+    groups::GroupJob,
+    interfaces::{AttachmentState, DEVICES, GROUPS, Interface, OWN_NETNS, Role},
     nameless::Orphan,
     networks::Part,
-    resolving::ResolveJob,
+    resolving::{ResolveJob, ResolveOrder},
 };
 use crate::{
     bpf::{AttachError, Attachment},
@@ -28,68 +29,72 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Tracker {
-    /// Takes in an interface as it is now. `bulk`: many more are to come.
-    pub(super) fn link_changed(&mut self, link: Link, bulk: bool) {
+    /// Takes in an interface of a watched namespace as it is now. `bulk`: many more are to come.
+    pub(super) fn link_changed(&mut self, netns: u32, mut link: Link, bulk: bool) {
         let ifindex = link.ifindex;
-        if link.kind == LinkKind::Bridge {
+        let key = InterfaceKey { netns, ifindex };
+        if netns != OWN_NETNS {
+            self.see_from_elsewhere(netns, &mut link);
+        } else if link.kind == LinkKind::Bridge {
             let network = self
                 .networks
                 .of_bridge(&link.name)
                 .map(|network| Arc::clone(&network.id));
             self.bridges.insert(ifindex, link.clone());
             if let Some(network) = network {
-                self.hand_over(ifindex, &network);
-                self.attach(link, Role::Bridge { network }, bulk);
+                self.hand_over(key, &network);
+                self.attach(key, link, Role::Bridge { network }, bulk);
             }
             return;
+        } else if link.is_own_device() {
+            self.device_changed(link);
+            return;
         }
-        let bridge = self.bridge_of(&link);
-        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+        let bridge = self.bridge_of(netns, &link);
+        if let Some(interface) = self.interfaces.get_mut(&key) {
             // A port leaves its bridge before it goes: the bridge it was on is what names its network.
             interface.bridge = bridge.or(interface.bridge.take());
             interface.link = link;
+            interface.seen_from = netns;
             if matches!(interface.attachment, AttachmentState::Failed { at } if at.elapsed() >= RETRY_AFTER) {
                 interface.attachment = AttachmentState::Attaching;
                 let generation = interface.generation;
-                self.order(AttachJob::Attach { generation, bulk });
+                self.order(netns, AttachJob::Attach { generation, bulk });
             }
-        } else if link.is_host_end() && self.foreign.get(&ifindex) != link.master.as_ref() {
-            self.foreign.remove(&ifindex);
-            self.attach(
-                link,
-                Role::Pending {
-                    identity: None,
-                    asked: None,
-                    given_up: false,
-                },
-                bulk,
-            );
+        } else if link.is_host_end() && self.foreign.get(&key) != link.master.as_ref() {
+            self.foreign.remove(&key);
+            self.attach(key, link, Role::unknown(), bulk);
         }
-        if let Some(interface) = self.interfaces.get(&ifindex)
+        if let Some(interface) = self.interfaces.get(&key)
             && let Link {
                 peer: Some(peer),
                 peer_nsid: None,
                 ..
             } = interface.link
         {
-            self.both_here.insert(peer, ifindex);
+            self.peers_here.insert(peer, key);
         }
-        self.identify(ifindex);
+        self.identify(key);
     }
 
-    /// Takes in that an interface is gone from this namespace, and where to if it lives on.
-    pub(super) fn link_removed(&mut self, ifindex: u32, moved_to: Option<MovedTo>) {
-        self.bridges.remove(&ifindex);
-        self.foreign.remove(&ifindex);
-        self.refused.remove(&ifindex);
-        if let Some(interface) = self.interfaces.remove(&ifindex) {
+    /// Takes in that an interface is gone from a watched namespace, and where to if it lives on.
+    pub(super) fn link_removed(&mut self, netns: u32, ifindex: u32, moved_to: Option<MovedTo>) {
+        let key = InterfaceKey { netns, ifindex };
+        self.foreign.remove(&key);
+        self.refused.remove(&key);
+        if let Some(interface) = self.interfaces.remove(&key) {
             // An index of another namespace says nothing about this one's.
             if let (Some(peer), None) = (interface.link.peer, interface.link.peer_nsid) {
-                self.both_here.remove(&peer);
+                self.peers_here.remove(&peer);
             }
             self.retire(interface);
         }
-        let host_end = self.both_here.remove(&ifindex);
+        if netns != OWN_NETNS {
+            return;
+        }
+        self.bridges.remove(&ifindex);
+        self.device_removed(ifindex, moved_to);
+        let host_end = self.peers_here.remove(&ifindex);
         // The other end of a pair has left for the container's namespace. Its farewell says which that is: the host
         // end could as well, but would have to be asked, and whoever asks waits for RTNL.
         let Some(MovedTo { nsid, ifindex: now }) = moved_to else {
@@ -102,7 +107,8 @@ impl Tracker {
         if let Some(host_end) = host_end.filter(is_left_behind) {
             host_end.link.peer = Some(now);
             host_end.link.peer_nsid = Some(nsid);
-            let host_end = host_end.link.ifindex;
+            host_end.seen_from = OWN_NETNS;
+            let host_end = host_end.generation.key;
             self.identify(host_end);
         }
     }
@@ -113,25 +119,27 @@ impl Tracker {
         if free == 0 || self.refused.is_empty() {
             return;
         }
-        for ifindex in self.refused.iter().copied().take(free).collect::<Vec<_>>() {
-            self.refused.remove(&ifindex);
-            self.look_again(ifindex);
+        for key in self.refused.iter().copied().take(free).collect::<Vec<_>>() {
+            self.refused.remove(&key);
+            self.look_again(key);
         }
         if self.refused.is_empty() {
             tracing::info!("every interface has a slot again");
         }
     }
 
-    /// Name of the bridge an interface is a port of at this moment.
-    fn bridge_of(&self, link: &Link) -> Option<Arc<str>> {
+    /// Name of the bridge in dtm's own namespace that an interface is a port of at this moment.
+    fn bridge_of(&self, netns: u32, link: &Link) -> Option<Arc<str>> {
+        if netns != OWN_NETNS {
+            return None;
+        }
         let bridge = self.bridges.get(&link.master?)?;
         Some(Arc::clone(&bridge.name))
     }
 
     /// Gives an interface a slot and orders its attachment.
-    fn attach(&mut self, link: Link, role: Role, bulk: bool) {
-        let ifindex = link.ifindex;
-        if self.interfaces.contains_key(&ifindex) {
+    fn attach(&mut self, key: InterfaceKey, link: Link, role: Role, bulk: bool) {
+        if self.interfaces.contains_key(&key) {
             return;
         }
         let now = Instant::now();
@@ -144,37 +152,23 @@ impl Tracker {
                 );
             }
             // Once for each: it is asked about again until there is a slot.
-            if self.refused.insert(ifindex) {
+            if self.refused.insert(key) {
                 self.count_attach_error("no_slot");
             }
             return;
         };
-        self.refused.remove(&ifindex);
-        self.last_generation += 1;
-        let generation = Generation {
-            ifindex,
-            number: self.last_generation,
-        };
-        let bridge = self.bridge_of(&link);
-        let attachment = AttachmentState::Attaching;
+        self.refused.remove(&key);
+        let generation = self.next_generation(key);
+        let bridge = self.bridge_of(key.netns, &link);
         let interface = Interface {
-            link,
             bridge,
-            generation,
-            slot,
-            attachment,
-            preceded: None,
-            mending: false,
-            refused: None,
-            role,
-            since: now,
-            base: Traffic::default(),
+            ..Interface::new(link, generation, slot, role, now)
         };
         let owner = match interface.role {
             Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
             Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
         };
-        if let Err(error) = self.kernel.enter(interface.key(), slot) {
+        if let Err(error) = self.kernel.enter(key, slot) {
             self.unindexed = true;
             self.count_map_error("index", &error);
             self.slots.give_back(slot, now);
@@ -182,18 +176,34 @@ impl Tracker {
         }
         let result = self.kernel.set_owner(slot, owner);
         self.check_map("owners", result);
-        tracing::debug!(interface = &*interface.link.name, ifindex, slot, "attaching");
-        self.interfaces.insert(ifindex, interface);
-        self.order(AttachJob::Attach { generation, bulk });
+        let (netns, ifindex) = (key.netns, key.ifindex);
+        tracing::debug!(
+            interface = &*interface.link.name,
+            netns,
+            ifindex,
+            slot,
+            "attaching"
+        );
+        self.interfaces.insert(key, interface);
+        self.order(key.netns, AttachJob::Attach { generation, bulk });
+    }
+
+    /// A new life of what is known by `key`.
+    pub(super) fn next_generation(&mut self, key: InterfaceKey) -> Generation {
+        self.last_generation += 1;
+        Generation {
+            key,
+            number: self.last_generation,
+        }
     }
 
     /// Takes in how an attachment went.
     pub(super) fn on_attached(&mut self, attached: Attached) {
         let Attached { generation, result } = attached;
         if let Some(starting) = &mut self.starting {
-            starting.remove(&generation.ifindex);
+            starting.remove(&generation.key);
         }
-        let interface = self.interfaces.get_mut(&generation.ifindex);
+        let interface = self.interfaces.get_mut(&generation.key);
         match (
             interface.filter(|interface| interface.generation == generation),
             result,
@@ -211,7 +221,15 @@ impl Tracker {
                         "somebody had taken a program off, it is attached again"
                     );
                 }
-                self.suspect(generation.ifindex);
+                if generation.key.netns == GROUPS {
+                    self.group_attached(generation.key);
+                }
+                self.suspect(generation.key);
+                self.naming_due = true;
+            }
+            (Some(_), Err(error)) if generation.key.netns == GROUPS => {
+                self.count_attach_error(error.reason());
+                self.group_refused(generation.key, &error);
             }
             (Some(interface), Err(error)) => {
                 interface.attachment = AttachmentState::Failed { at: Instant::now() };
@@ -228,19 +246,18 @@ impl Tracker {
                 }
             }
             // It went while it was being attached to.
-            (None, Ok(attachment)) => self.order(AttachJob::Detach(attachment)),
+            (None, Ok(attachment)) => self.order(generation.key.netns, AttachJob::Detach(attachment)),
             (None, Err(_gone_with_it)) => {}
         }
         self.note_readiness();
     }
 
     /// Ends the life of an interface that is gone: its last totals go where they belong.
-    fn retire(&mut self, mut interface: Interface) {
+    pub(super) fn retire(&mut self, mut interface: Interface) {
         let now = Instant::now();
         self.settle_given_up(&mut interface);
         let traffic = interface.moved(self.kernel.counters.read(interface.slot));
-        let result = self.kernel.leave(interface.key());
-        self.check_map("index", result);
+        self.leave_index(interface.generation.key);
         let Interface {
             link,
             bridge,
@@ -251,8 +268,10 @@ impl Tracker {
             ..
         } = interface;
         // Filters went with the interface; links did too, but their descriptors are still open.
-        if let AttachmentState::Attached(attachment @ Attachment::Tcx { .. }) = attachment {
-            self.order(AttachJob::Detach(attachment));
+        if let AttachmentState::Attached(attachment @ (Attachment::Tcx { .. } | Attachment::Cgroup { .. })) =
+            attachment
+        {
+            self.order(generation.key.netns, AttachJob::Detach(attachment));
         }
         match role {
             Role::Bridge { network } => {
@@ -265,7 +284,7 @@ impl Tracker {
                 self.release(slot, now);
             }
             Role::Container(named) => {
-                self.end_series(&named, link.ifindex, slot, traffic, now);
+                self.end_series(&named, generation.key, slot, traffic, now);
             }
             Role::Pending { identity, .. } => {
                 self.orphans.push(Orphan {
@@ -282,16 +301,27 @@ impl Tracker {
         }
     }
 
+    /// Makes the kernel side forget an interface that it finds by its index.
+    pub(super) fn leave_index(&mut self, key: InterfaceKey) {
+        if !matches!(key.netns, DEVICES | GROUPS) {
+            let result = self.kernel.leave(key);
+            self.check_map("index", result);
+        }
+    }
+
     /// Gives a slot back; its drops belong to nobody from now on.
     pub(super) fn release(&mut self, slot: u32, now: Instant) {
         let result = self.kernel.set_owner(slot, OWNER_NONE);
         self.check_map("owners", result);
-        self.slots.give_back(slot, now);
+        match self.spares.give_back(slot, now) {
+            Some(kind) => self.trim_spares(kind, now),
+            None => self.slots.give_back(slot, now),
+        }
     }
 
     /// Asks whose an interface is, once the kernel says in which namespace its other end is.
-    fn identify(&mut self, ifindex: u32) {
-        let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+    fn identify(&mut self, key: InterfaceKey) {
+        let Some(interface) = self.interfaces.get_mut(&key) else {
             return;
         };
         let (Some(peer), Some(nsid)) = (interface.link.peer, interface.link.peer_nsid) else {
@@ -307,11 +337,13 @@ impl Tracker {
             let again = asked.replace(Instant::now()).is_some();
             let job = ResolveJob {
                 generation: interface.generation,
+                seen_from: interface.seen_from,
                 nsid,
                 peer,
+                other_end: key.ifindex,
                 again,
             };
-            if self.resolve_jobs.send(job).is_err() {
+            if self.resolve_jobs.send(ResolveOrder::Identify(job)).is_err() {
                 tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
             }
         }
@@ -327,34 +359,43 @@ impl Tracker {
             } => now.duration_since(asked) >= ASK_AGAIN,
             _ => false,
         };
-        let due: Vec<u32> = self
+        let due: Vec<InterfaceKey> = self
             .interfaces
             .values()
             .filter(is_due)
-            .map(|interface| interface.link.ifindex)
+            .map(|interface| interface.generation.key)
             .collect();
-        for ifindex in due {
-            self.look_again(ifindex);
+        for key in due {
+            self.look_again(key);
         }
     }
 
     /// Takes in an interface as the kernel describes it now.
-    fn look_again(&mut self, ifindex: u32) {
-        match get(&mut self.requests, ifindex) {
-            Ok(link) => self.link_changed(link, false),
+    fn look_again(&mut self, key: InterfaceKey) {
+        let InterfaceKey { netns, ifindex } = key;
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return;
+        };
+        match get(&mut namespace.requests, ifindex) {
+            Ok(link) => self.link_changed(netns, link, false),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, ifindex, "cannot ask about a host end");
+                tracing::debug!(error, netns, ifindex, "cannot ask about a host end");
             }
         }
     }
 
-    pub(super) fn order(&self, job: AttachJob) {
-        // The thread lives as long as this sender does.
-        drop(self.attach_jobs.send(job));
+    /// Has the thread that attaches in this namespace do something.
+    pub(super) fn order(&self, netns: u32, job: AttachJob) {
+        if let Some(namespace) = self.namespaces.get(&netns) {
+            namespace.order(job);
+        } else if let AttachJob::Detach(attachment) = job {
+            // A link needs nobody's namespace, but a thread that may wait.
+            self.groups.order(GroupJob::Detach(attachment));
+        }
     }
 
-    fn count_attach_error(&mut self, reason: &'static str) {
+    pub(super) fn count_attach_error(&mut self, reason: &'static str) {
         *self.counts.attach_errors.entry(reason).or_default() += 1;
     }
 }

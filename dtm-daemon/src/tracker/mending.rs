@@ -5,8 +5,13 @@
 //! programs, for which all interfaces are looked at from time to time, at a microsecond each. Looking is the attaching
 //! thread's: it waits for RTNL.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use dtm_common::index::InterfaceKey;
 use tokio::time::Instant;
 
 use super::{
@@ -26,11 +31,11 @@ pub(super) const LOOK: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     /// Interfaces whose filters may have changed.
-    suspects: HashSet<u32>,
+    suspects: HashSet<InterfaceKey>,
     /// When to look at them.
     due: Option<Instant>,
-    /// The thread is still busy with the last job: more would pile up.
-    under_way: bool,
+    /// Namespaces whose threads are still busy with the last job: more would pile up.
+    under_way: HashSet<u32>,
 }
 
 impl Looks {
@@ -44,19 +49,20 @@ impl Looks {
 
     /// When [`Tracker::look_at_suspects`] has something to do.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.filter(|_due| !self.under_way)
+        self.due.filter(|_due| self.under_way.is_empty())
     }
 
-    pub(super) fn done(&mut self) {
-        self.under_way = false;
+    /// Notes that the thread of this namespace has done its job, or has ended.
+    pub(super) fn done(&mut self, netns: u32) {
+        self.under_way.remove(&netns);
     }
 }
 
 impl Tracker {
     /// Notes that somebody may have changed what runs at an interface.
-    pub(super) fn suspect(&mut self, ifindex: u32) {
-        if self.interfaces.contains_key(&ifindex) {
-            self.looks.suspects.insert(ifindex);
+    pub(super) fn suspect(&mut self, key: InterfaceKey) {
+        if self.interfaces.contains_key(&key) {
+            self.looks.suspects.insert(key);
             self.looks.due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
         }
     }
@@ -64,8 +70,8 @@ impl Tracker {
     /// Looks at the filters of everything, for nobody knows what was missed.
     pub(super) fn suspect_all(&mut self) {
         let all: Vec<_> = self.interfaces.keys().copied().collect();
-        for ifindex in all {
-            self.suspect(ifindex);
+        for key in all {
+            self.suspect(key);
         }
     }
 
@@ -73,18 +79,21 @@ impl Tracker {
     pub(super) fn look_at_suspects(&mut self) {
         self.looks.due = None;
         let mut looks = Vec::new();
-        for ifindex in std::mem::take(&mut self.looks.suspects) {
-            let Some(interface) = self.interfaces.get_mut(&ifindex) else {
+        for key in std::mem::take(&mut self.looks.suspects) {
+            let Some(interface) = self.interfaces.get_mut(&key) else {
                 continue;
             };
             if matches!(interface.attachment, AttachmentState::Failed { .. }) {
                 // What was in the way may be gone.
                 interface.attachment = AttachmentState::Attaching;
                 let generation = interface.generation;
-                self.order(AttachJob::Attach {
-                    generation,
-                    bulk: false,
-                });
+                self.order(
+                    key.netns,
+                    AttachJob::Attach {
+                        generation,
+                        bulk: false,
+                    },
+                );
             } else {
                 looks.extend(look(interface, true));
             }
@@ -94,7 +103,7 @@ impl Tracker {
 
     /// Has the thread look for TCX programs everywhere.
     pub(super) fn look_around(&mut self) {
-        if !self.looks.under_way {
+        if self.looks.under_way.is_empty() {
             let interfaces = self.interfaces.values();
             self.look_at(
                 interfaces
@@ -104,10 +113,20 @@ impl Tracker {
         }
     }
 
+    /// Has the threads look, each in its own namespace.
     fn look_at(&mut self, looks: Vec<Look>) {
-        if !looks.is_empty() {
-            self.looks.under_way = true;
-            self.order(AttachJob::Look(looks));
+        let mut by_namespace: HashMap<u32, Vec<Look>> = HashMap::new();
+        for look in looks {
+            by_namespace
+                .entry(look.generation.key.netns)
+                .or_default()
+                .push(look);
+        }
+        for (netns, looks) in by_namespace {
+            if let Some(namespace) = self.namespaces.get(&netns) {
+                self.looks.under_way.insert(netns);
+                namespace.order(AttachJob::Look(looks));
+            }
         }
     }
 
@@ -118,12 +137,12 @@ impl Tracker {
             place,
             standing,
         } = looked;
-        let Some(interface) = self.interfaces.get_mut(&generation.ifindex) else {
+        let Some(interface) = self.interfaces.get_mut(&generation.key) else {
             return;
         };
         // Since then it may have been another's turn, or mended.
         let is_current = interface.generation == generation
-            && matches!(&interface.attachment, AttachmentState::Attached(attachment) if attachment.place() == place);
+            && matches!(&interface.attachment, AttachmentState::Attached(attachment) if attachment.place() == Some(place));
         if !is_current {
             return;
         }
@@ -149,7 +168,7 @@ impl Tracker {
                 interface.preceded = None;
                 let state = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
                 if let AttachmentState::Attached(rest) = state {
-                    self.order(AttachJob::Mend { generation, rest });
+                    self.order(generation.key.netns, AttachJob::Mend { generation, rest });
                 }
             }
         }
@@ -159,7 +178,7 @@ impl Tracker {
     pub(super) fn retry(&mut self) -> anyhow::Result<()> {
         let failed = |interface: &Interface| matches!(interface.attachment, AttachmentState::Failed { .. });
         if std::mem::take(&mut self.unindexed) || self.interfaces.values().any(failed) {
-            self.resynchronise(false)?;
+            self.resynchronise_all()?;
         }
         Ok(())
     }
@@ -175,7 +194,7 @@ fn look(interface: &Interface, thorough: bool) -> Option<Look> {
     };
     Some(Look {
         generation: interface.generation,
-        place: attachment.place(),
+        place: attachment.place()?,
         thorough: thorough || known != Standing::First,
         known,
     })

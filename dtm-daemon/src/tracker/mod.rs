@@ -9,33 +9,39 @@ mod attaching;
 mod bridges;
 mod claims;
 mod containers;
+mod devices;
 mod drops;
+mod groups;
 mod handle;
+mod hidden;
 mod infrastructure;
 mod interfaces;
 mod links;
 mod mending;
 mod nameless;
 mod names;
+mod namespaces;
 mod naming;
 mod networks;
 mod reading;
 mod resolving;
 mod slots;
 mod snapshot;
+mod spares;
+mod starting;
+mod stopping;
 mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    path::PathBuf,
+    fs::File,
     sync::{Arc, mpsc as std_mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use aya::maps::MapError;
-use dtm_common::drops::Address;
+use dtm_common::{drops::Address, index::InterfaceKey};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::MissedTickBehavior,
@@ -43,17 +49,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    attaching::{AttachJob, Report},
+    attaching::Report,
     claims::Claims,
     containers::Containers,
+    devices::Devices,
     drops::EndedSlot,
+    groups::Groups,
     handle::Command,
-    interfaces::{AttachmentState, Interface},
+    hidden::HiddenEvent,
+    interfaces::{Interface, OWN_NETNS},
     mending::{LOOK, Looks},
     nameless::Orphan,
+    namespaces::Watched,
     networks::Networks,
-    resolving::{ResolveJob, Resolved},
+    resolving::{ResolveOrder, Resolved},
     slots::Slots,
+    spares::Spares,
 };
 pub use self::{
     handle::{TrackerHandle, TrackerStopped},
@@ -61,13 +72,13 @@ pub use self::{
     snapshot::{
         ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
     },
+    starting::Settings,
 };
 use crate::{
-    bpf::{AttachError, Attacher, Kernel, tcx_is_supported},
-    config::AttachMode,
+    bpf::{AttachError, CgroupWatch, Kernel},
     docker::DockerUpdate,
     memory::{self, Freed},
-    net::{Link, LinkEvent, LinkKind, LinkWatch, Requests, dump},
+    net::{Link, LinkEvent, LinkKind, LinkWatch, dump},
 };
 
 /// How often lingering totals, orphans and refused attachments are looked at.
@@ -83,33 +94,20 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Room in the channels between the tracker and its threads: more jobs than a host starts containers at once.
 const CHANNEL: usize = 1024;
 
-/// What the tracker is made from.
-#[derive(Debug)]
-pub struct Settings {
-    /// How to attach.
-    pub attach_mode: AttachMode,
-    /// How long totals of what ended stay.
-    pub linger: Duration,
-    /// Where `/proc` is mounted.
-    pub procfs: PathBuf,
-    /// Where the engine mounts the namespaces it made.
-    pub docker_netns: PathBuf,
-}
-
 /// The owner of the state. [`Tracker::run`] is its life.
 pub struct Tracker {
     kernel: Kernel,
     linger: Duration,
     slots: Slots,
-    interfaces: HashMap<u32, Interface>,
-    /// Every bridge there is, by index.
+    interfaces: HashMap<InterfaceKey, Interface>,
+    /// Every bridge there is in dtm's own namespace, by index.
     bridges: HashMap<u32, Link>,
     /// Host ends on bridges that are not Docker's, with their bridge: not attached to.
-    foreign: HashMap<u32, u32>,
+    foreign: HashMap<InterfaceKey, u32>,
     /// Interfaces that found every slot in use.
-    refused: BTreeSet<u32>,
-    /// Pairs with both ends in this namespace: the host end by the other, which may yet leave.
-    both_here: HashMap<u32, u32>,
+    refused: BTreeSet<InterfaceKey>,
+    /// Pairs whose other end is in dtm's own namespace and may yet leave: the host end by the other's index.
+    peers_here: HashMap<u32, InterfaceKey>,
     orphans: Vec<Orphan>,
     ended_slots: Vec<EndedSlot>,
     /// Something happened that may lead to a name. Looked for once for all that happens at a time: it is a pass over
@@ -130,13 +128,30 @@ pub struct Tracker {
     /// An interface got none of the kernel side's entries.
     unindexed: bool,
     /// Attach jobs of the start that are not done.
-    starting: Option<HashSet<u32>>,
-    requests: Requests,
+    starting: Option<HashSet<InterfaceKey>>,
+    /// The namespaces whose interfaces are watched, by dtm's numbers for them.
+    namespaces: BTreeMap<u32, Watched>,
+    /// What happens in dtm's own.
     links: LinkWatch,
-    attach_jobs: std_mpsc::Sender<AttachJob>,
+    /// dtm's own, to recognise it from another.
+    own_netns: File,
+    /// What happens in the others, and to whom that is told.
+    elsewhere: mpsc::Receiver<(u32, Vec<LinkEvent>)>,
+    tell_elsewhere: mpsc::Sender<(u32, Vec<LinkEvent>)>,
+    /// Containers on the host's network.
+    groups: Groups,
+    /// What happens to control groups; none where nothing tells.
+    cgroups: Option<CgroupWatch>,
+    /// Containers' own devices.
+    devices: Devices,
+    /// Programs for both.
+    spares: Spares,
+    /// Namespaces that hide networks, as they come and go.
+    hidden: mpsc::Receiver<HiddenEvent>,
+    /// Those that were there at the start are all taken in.
+    hidden_listed: bool,
     reports: mpsc::Receiver<Report>,
-    attach_thread: thread::JoinHandle<()>,
-    resolve_jobs: std_mpsc::Sender<ResolveJob>,
+    resolve_jobs: std_mpsc::Sender<ResolveOrder>,
     resolved: mpsc::Receiver<Resolved>,
     docker_updates: mpsc::Receiver<DockerUpdate>,
     /// Tells whoever asks Docker that it has not told of all its networks.
@@ -170,85 +185,13 @@ impl Counts {
         Self {
             attach_errors: AttachError::REASONS.map(|reason| (reason, 0)).into(),
             map_update_errors: maps.map(|map| (map, 0)).into(),
-            events_lost: [("netlink", 0)].into(),
+            events_lost: [("netlink", 0), ("cgroups", 0)].into(),
             reattached: 0,
         }
     }
 }
 
 impl Tracker {
-    /// Subscribes to the interfaces of the calling thread's network namespace and starts the threads. Nothing is
-    /// attached before [`Tracker::run`].
-    pub fn start(
-        mut kernel: Kernel,
-        settings: Settings,
-        docker_updates: mpsc::Receiver<DockerUpdate>,
-        unknown_networks: Arc<Notify>,
-    ) -> anyhow::Result<(Self, TrackerHandle)> {
-        let Settings {
-            attach_mode,
-            linger,
-            procfs,
-            docker_netns,
-        } = settings;
-        let (transmit, receive) = kernel.classifiers()?;
-        let attacher =
-            Attacher::new(transmit, receive, attach_mode).context("open a netlink socket to attach with")?;
-        let links = LinkWatch::open(attacher.port()?).context("subscribe to the kernel's link events")?;
-        let (attach_jobs, attach_queue) = std_mpsc::channel();
-        let (sender, reports) = mpsc::channel(CHANNEL);
-        let attach_thread =
-            attaching::spawn(attacher, attach_queue, sender).context("start the thread that attaches")?;
-        let (resolve_jobs, resolve_queue) = std_mpsc::channel();
-        let (resolve_results, resolved) = mpsc::channel(CHANNEL);
-        resolving::spawn(procfs, docker_netns, resolve_queue, resolve_results)?;
-        let (command_sender, commands) = mpsc::channel(CHANNEL);
-        let (ready, is_ready) = watch::channel(false);
-        let features = BTreeMap::from([
-            ("drops", kernel.drops.is_some()),
-            ("drop_reasons", kernel.reasons.not_specified().is_some()),
-            ("tcx", tcx_is_supported()),
-        ]);
-        let tracker = Self {
-            slots: Slots::new(kernel.counters.slots()),
-            kernel,
-            linger,
-            interfaces: HashMap::new(),
-            bridges: HashMap::new(),
-            foreign: HashMap::new(),
-            refused: BTreeSet::new(),
-            both_here: HashMap::new(),
-            orphans: Vec::new(),
-            ended_slots: Vec::new(),
-            naming_due: false,
-            containers: Containers::default(),
-            networks: Networks::default(),
-            addresses: Claims::new(),
-            last_generation: 0,
-            unattributed: Traffic::default(),
-            past_drops: BTreeMap::new(),
-            docker: Docker::default(),
-            counts: Counts::new(),
-            features,
-            looks: Looks::default(),
-            freed: Freed::default(),
-            unindexed: false,
-            starting: None,
-            requests: Requests::open().context("open a netlink socket to list interfaces with")?,
-            links,
-            attach_jobs,
-            reports,
-            attach_thread,
-            resolve_jobs,
-            resolved,
-            docker_updates,
-            unknown_networks,
-            commands,
-            ready,
-        };
-        Ok((tracker, TrackerHandle::new(command_sender, is_ready)))
-    }
-
     /// Tracks until `cancel`, then takes every program off.
     ///
     /// # Errors
@@ -261,7 +204,8 @@ impl Tracker {
     }
 
     async fn track(&mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
-        self.resynchronise(true)?;
+        self.find_groups();
+        self.resynchronise(OWN_NETNS, true)?;
         self.starting = Some(self.interfaces.keys().copied().collect());
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -280,7 +224,18 @@ impl Tracker {
                 () = cancel.cancelled() => return Ok(()),
                 events = self.links.next() => {
                     for event in events.context("read the kernel's link events")? {
-                        self.on_link(event)?;
+                        self.on_link(OWN_NETNS, event)?;
+                    }
+                }
+                Some((netns, events)) = self.elsewhere.recv() => {
+                    for event in events {
+                        self.on_link(netns, event)?;
+                    }
+                }
+                Some(event) = self.hidden.recv() => self.on_hidden(event)?,
+                events = groups::next(&mut self.cgroups) => {
+                    for event in events.context("read the events of control groups")? {
+                        self.on_cgroup(event);
                     }
                 }
                 Some(report) = self.reports.recv() => self.on_report(report),
@@ -300,11 +255,15 @@ impl Tracker {
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 () = Looks::due(self.looks.next()) => self.look_at_suspects(),
-                _tick = look.tick() => self.look_around(),
+                _tick = look.tick() => {
+                    self.look_around();
+                    self.look_at_groups();
+                }
                 _tick = housekeeping.tick() => self.keep_house(Instant::now()),
                 _tick = retry.tick() => self.retry()?,
                 _tick = resynchronise.tick() => {
-                    self.resynchronise(false)?;
+                    self.resynchronise_all()?;
+                    self.find_groups();
                     self.suspect_all();
                 }
             }
@@ -314,15 +273,19 @@ impl Tracker {
         }
     }
 
-    fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
+    fn on_link(&mut self, netns: u32, event: LinkEvent) -> anyhow::Result<()> {
+        // The last words of one that is not watched any more.
+        if !self.namespaces.contains_key(&netns) {
+            return Ok(());
+        }
         match event {
-            LinkEvent::Changed(link) => self.link_changed(link, false),
-            LinkEvent::Removed(link, moved_to) => self.link_removed(link.ifindex, moved_to),
-            LinkEvent::Filters(ifindex) => self.suspect(ifindex),
+            LinkEvent::Changed(link) => self.link_changed(netns, link, false),
+            LinkEvent::Removed(link, moved_to) => self.link_removed(netns, link.ifindex, moved_to),
+            LinkEvent::Filters(ifindex) => self.suspect(InterfaceKey { netns, ifindex }),
             LinkEvent::Overflow => {
                 *self.counts.events_lost.entry("netlink").or_default() += 1;
-                tracing::warn!("link events were lost, listing all interfaces again");
-                self.resynchronise(false)?;
+                tracing::warn!(netns, "link events were lost, listing all interfaces again");
+                self.resynchronise(netns, false)?;
                 self.suspect_all();
             }
         }
@@ -333,32 +296,54 @@ impl Tracker {
         match report {
             Report::Attached(attached) => self.on_attached(attached),
             Report::Looked(looked) => self.on_looked(looked),
-            Report::LooksDone => self.looks.done(),
+            Report::LooksDone(netns) => self.looks.done(netns),
+            Report::Loaded(loaded) => self.on_loaded(loaded),
+            Report::Probed(gone) => self.on_probed(gone),
+            Report::Surveyed(surveyed) => self.on_surveyed(surveyed),
         }
     }
 
-    /// Compares what is known with what the kernel lists. `bulk`: much is to be expected.
-    fn resynchronise(&mut self, bulk: bool) -> anyhow::Result<()> {
-        let links = dump(&mut self.requests).context("list the host's interfaces")?;
+    /// Compares what is known of a watched namespace with what the kernel lists. `bulk`: much is to be expected.
+    fn resynchronise(&mut self, netns: u32, bulk: bool) -> anyhow::Result<()> {
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return Ok(());
+        };
+        let links = match dump(&mut namespace.requests) {
+            Ok(links) => links,
+            // One of the engine's may be on its way out.
+            Err(error) if netns != OWN_NETNS => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(netns, error, "cannot list the interfaces of a hidden network");
+                return Ok(());
+            }
+            Err(error) => return Err(error).context("list the host's interfaces"),
+        };
         let present: HashSet<u32> = links.iter().map(|link| link.ifindex).collect();
+        let here = |key: &InterfaceKey| (key.netns == netns).then_some(key.ifindex);
+        let bridges = self.bridges.keys().copied().filter(|_bridge| netns == OWN_NETNS);
         let known = self
             .interfaces
             .keys()
-            .chain(self.bridges.keys())
             .chain(self.foreign.keys())
-            .chain(&self.refused);
-        let gone: Vec<u32> = known
-            .copied()
-            .filter(|ifindex| !present.contains(ifindex))
-            .collect();
+            .chain(&self.refused)
+            .filter_map(here)
+            .chain(bridges);
+        let gone: Vec<u32> = known.filter(|ifindex| !present.contains(ifindex)).collect();
         for ifindex in gone {
-            self.link_removed(ifindex, None);
+            self.link_removed(netns, ifindex, None);
         }
         // A host end is only one once its bridge is known.
         let (bridges, others): (Vec<_>, Vec<_>) =
             links.into_iter().partition(|link| link.kind == LinkKind::Bridge);
         for link in bridges.into_iter().chain(others) {
-            self.link_changed(link, bulk);
+            self.link_changed(netns, link, bulk);
+        }
+        Ok(())
+    }
+
+    fn resynchronise_all(&mut self) -> anyhow::Result<()> {
+        for netns in self.namespaces.keys().copied().collect::<Vec<_>>() {
+            self.resynchronise(netns, false)?;
         }
         Ok(())
     }
@@ -382,12 +367,15 @@ impl Tracker {
                 };
                 self.networks.listed(networks, now);
                 self.containers.listed(containers, now);
+                self.consider_groups();
+                self.look_into_containers(now);
                 self.bridges_changed()?;
             }
             DockerUpdate::Container(container) => {
                 let id = container.id.clone();
                 self.containers.update(container, now);
                 self.claim_endpoints(&id);
+                self.consider_group(&id);
             }
             DockerUpdate::Died(id) => self.containers.died(&id, now),
             DockerUpdate::Destroyed(id) => self.containers.destroyed(&id, now),
@@ -428,6 +416,12 @@ impl Tracker {
         self.ask_again(now);
         self.ask_for_networks(now);
         self.leave_foreign(now);
+        self.leave_foreign_groups(now);
+        self.look_at_devices(now);
+        self.keep_spares(now);
+        if self.cgroups.is_none() {
+            self.find_groups();
+        }
         self.give_up_nameless(now);
         self.fold_ended_slots();
         self.retry_refused(now);
@@ -445,7 +439,9 @@ impl Tracker {
     }
 
     fn note_readiness(&mut self) {
-        let attached = self.starting.as_ref().is_some_and(HashSet::is_empty);
+        let attached = self.starting.as_ref().is_some_and(HashSet::is_empty)
+            && self.hidden_listed
+            && !self.devices.are_looked_for();
         if attached && self.docker.up.is_some() && !*self.ready.borrow() {
             tracing::info!(interfaces = self.interfaces.len(), "ready");
             self.ready.send_replace(true);
@@ -463,41 +459,5 @@ impl Tracker {
         *self.counts.map_update_errors.entry(map).or_default() += 1;
         let error = error as &dyn std::error::Error;
         tracing::warn!(map, error, "cannot update a map");
-    }
-
-    /// Takes every program off and waits until that is done.
-    async fn stop(self) {
-        let Self {
-            interfaces,
-            attach_jobs,
-            mut reports,
-            attach_thread,
-            ..
-        } = self;
-        // Births under way find nobody to report to and are taken off by the thread; those that were reported and not
-        // taken in yet are known to nobody else.
-        reports.close();
-        let mut attachments = Vec::new();
-        while let Some(report) = reports.recv().await {
-            if let Report::Attached(attached) = report {
-                attachments.extend(attached.result.ok());
-            }
-        }
-        attachments.extend(
-            interfaces
-                .into_values()
-                .filter_map(|interface| match interface.attachment {
-                    AttachmentState::Attached(attachment) => Some(attachment),
-                    AttachmentState::Attaching | AttachmentState::Failed { .. } => None,
-                }),
-        );
-        for attachment in attachments {
-            // The thread lives as long as this sender does.
-            drop(attach_jobs.send(AttachJob::Detach(attachment)));
-        }
-        drop(attach_jobs);
-        if attach_thread.join().is_err() {
-            tracing::error!("the thread that attaches panicked; some programs may be left attached");
-        }
     }
 }

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::drops::OWNER_PENDING;
+use dtm_common::{drops::OWNER_PENDING, index::InterfaceKey};
 
 use super::{
     Tracker, Traffic,
     attaching::Generation,
-    interfaces::{Interface, Named, Role},
+    interfaces::{GROUPS, Interface, Named, Role},
     naming::Identity,
     networks::Part,
 };
@@ -78,7 +78,9 @@ impl Tracker {
                 continue;
             }
             too_many = too_many.saturating_sub(1);
-            self.unattributed += orphan.traffic;
+            if orphan.generation.key.netns != GROUPS {
+                self.unattributed += orphan.traffic;
+            }
             self.end_slot(orphan.slot, None, now);
         }
     }
@@ -89,6 +91,10 @@ impl Tracker {
             let Role::Pending { given_up, .. } = &mut interface.role else {
                 continue;
             };
+            // What a group has counted may be another interface's as well.
+            if interface.generation.key.netns == GROUPS {
+                continue;
+            }
             if !*given_up && has_waited(now, interface.since, self.docker.since, NAMELESS_AFTER) {
                 *given_up = true;
                 tracing::info!(
@@ -119,13 +125,13 @@ impl Tracker {
     }
 
     /// What was moved for nobody, by interfaces that are gone and by those that live; `moved` is what these say.
-    pub(super) fn nobodys(&self, moved: &HashMap<u32, Traffic>) -> Traffic {
+    pub(super) fn nobodys(&self, moved: &HashMap<InterfaceKey, Traffic>) -> Traffic {
         let living = self
             .interfaces
             .iter()
-            .filter(|(_ifindex, interface)| interface.is_given_up());
+            .filter(|(_key, interface)| interface.is_given_up());
         living
-            .filter_map(|(ifindex, _interface)| moved.get(ifindex))
+            .filter_map(|(key, _interface)| moved.get(key))
             .fold(self.unattributed, |mut sum, traffic| {
                 sum += *traffic;
                 sum

@@ -2,21 +2,26 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
-use dtm_common::drops::{Address, OWNER_NONE};
+use dtm_common::{
+    drops::{Address, OWNER_NONE},
+    index::InterfaceKey,
+};
 
 use super::{
     Infrastructure, Tracker, Traffic,
     containers::Tracked,
-    interfaces::{Interface, Named, Role},
+    interfaces::{DEVICES, GROUPS, Interface, Named, Role},
     naming::{self, Identity, UNKNOWN_INTERFACE},
     networks::Part,
     resolving::Resolved,
 };
-use crate::docker::{Container, ContainerId};
+use crate::docker::{Container, ContainerId, Network};
 
 /// Whose an interface is.
 enum Owner {
     Container(Named),
+    /// A container's that is counted elsewhere.
+    Nobody,
     /// Of the network with this id.
     Infrastructure {
         kind: Infrastructure,
@@ -27,8 +32,12 @@ enum Owner {
 impl Tracker {
     /// Takes in whose an interface is.
     pub(super) fn on_resolved(&mut self, resolved: Resolved) {
-        let Resolved { generation, identity } = resolved;
-        if let Some(interface) = self.interfaces.get_mut(&generation.ifindex)
+        let Resolved {
+            generation,
+            ifindex,
+            identity,
+        } = resolved;
+        if let Some(interface) = self.interfaces.get_mut(&generation.key)
             && interface.generation == generation
         {
             if let Role::Pending {
@@ -36,6 +45,9 @@ impl Tracker {
             } = &mut interface.role
             {
                 *unknown = Some(identity);
+            }
+            if generation.key.netns == DEVICES {
+                self.device_resolved(generation, ifindex);
             }
         } else if let Some(orphan) = self
             .orphans
@@ -52,50 +64,63 @@ impl Tracker {
         let pending = self
             .interfaces
             .values()
+            .filter(|interface| interface.can_be_named())
             .filter_map(|interface| match &interface.role {
                 Role::Pending {
                     identity: Some(identity),
                     ..
                 } => Some((
-                    interface.link.ifindex,
-                    self.choose(interface.bridge.as_deref(), identity)?,
+                    interface.generation.key,
+                    self.choose(
+                        interface.generation.key.netns,
+                        interface.bridge.as_deref(),
+                        identity,
+                    )?,
                 )),
                 _ => None,
             });
-        for (ifindex, owner) in pending.collect::<Vec<_>>() {
+        for (key, owner) in pending.collect::<Vec<_>>() {
             match owner {
-                Owner::Container(named) => self.begin_series(ifindex, named),
-                Owner::Infrastructure { kind, network } => self.begin_infrastructure(ifindex, kind, network),
+                Owner::Container(named) => self.begin_series(key, named),
+                Owner::Infrastructure { kind, network } => self.begin_infrastructure(key, kind, network),
+                Owner::Nobody => self.leave_group(key),
             }
         }
         for orphan in std::mem::take(&mut self.orphans) {
-            let owner = orphan
-                .identity
-                .as_ref()
-                .and_then(|identity| self.choose(orphan.bridge.as_deref(), identity));
+            let owner = orphan.identity.as_ref().and_then(|identity| {
+                self.choose(orphan.generation.key.netns, orphan.bridge.as_deref(), identity)
+            });
             match owner {
                 Some(Owner::Container(named)) => self.bury(&orphan, &named),
                 Some(Owner::Infrastructure { kind, network }) => {
                     self.bury_infrastructure(&orphan, kind, &network);
                 }
+                Some(Owner::Nobody) => self.end_slot(orphan.slot, None, Instant::now()),
                 None => self.orphans.push(orphan),
             }
         }
     }
 
     /// Whose an interface is, if Docker has told enough.
-    fn choose(&self, bridge: Option<&str>, identity: &Identity) -> Option<Owner> {
+    fn choose(&self, netns: u32, bridge: Option<&str>, identity: &Identity) -> Option<Owner> {
         let container = naming::owner(identity, |id| {
             self.containers.get(id).map(|tracked| &tracked.container)
         });
         let Some(container) = container else {
             let kind = identity.infrastructure?;
-            let network = naming::network_of_bridge(bridge?, self.networks.known())?;
+            let network = self.network_of(netns, bridge)?;
             let network = Arc::clone(&network.id);
             return Some(Owner::Infrastructure { kind, network });
         };
+        if netns == GROUPS {
+            return self
+                .is_on_host(&container.id)
+                .map(|_is_on_host| self.host_named(container).map_or(Owner::Nobody, Owner::Container));
+        }
         let peer = identity.peer.as_ref();
-        let network = naming::network(bridge, container, peer, self.networks.known())?;
+        let network = self
+            .network_of(netns, bridge)
+            .or_else(|| naming::network(container, peer, self.networks.known()))?;
         Some(Owner::Container(Named {
             container: container.id.clone(),
             network: (Arc::clone(&network.id), Arc::clone(&network.name)),
@@ -105,16 +130,28 @@ impl Tracker {
         }))
     }
 
+    /// The network that the place of a host end stands for: the one its namespace hides, or whose bridge it is on.
+    pub(super) fn network_of(&self, netns: u32, bridge: Option<&str>) -> Option<&Network> {
+        match self
+            .namespaces
+            .get(&netns)
+            .and_then(|namespace| namespace.network.as_deref())
+        {
+            Some(beginning) => naming::hidden_network(beginning, self.networks.known()),
+            None => naming::network_of_bridge(bridge?, self.networks.known()),
+        }
+    }
+
     /// Makes an interface count for its container; what it counted since the attach goes along.
-    fn begin_series(&mut self, ifindex: u32, mut named: Named) {
+    fn begin_series(&mut self, key: InterfaceKey, mut named: Named) {
         if self.containers.get(&named.container).is_none() {
             return;
         }
-        let Some(mut interface) = self.interfaces.remove(&ifindex) else {
+        let Some(mut interface) = self.interfaces.remove(&key) else {
             return;
         };
         self.settle_given_up(&mut interface);
-        let interface = self.interfaces.entry(ifindex).insert_entry(interface).into_mut();
+        let interface = self.interfaces.entry(key).insert_entry(interface).into_mut();
         let Some(tracked) = self.containers.get_mut(&named.container) else {
             return;
         };
@@ -138,28 +175,26 @@ impl Tracker {
             .entry(named.series_key())
             .or_default()
             .live
-            .insert(ifindex);
+            .insert(key);
         tracked.aliases.insert(pending_owner);
-        *tracked.netns.entry(named.netns_inode).or_default() += 1;
+        if let Some(inode) = named.netns_inode {
+            *tracked.netns.entry(inode).or_default() += 1;
+        }
         tracked.note_end(Instant::now());
         let number = tracked.number;
         let endpoint_addresses = endpoint_addresses(&tracked.container, &named);
-        let results = [
-            ("owners", self.kernel.set_owner(slot, number)),
-            (
-                "netns_owners",
-                self.kernel.set_netns_owner(named.netns_inode, Some(number)),
-            ),
-        ];
-        for (map, result) in results {
-            self.check_map(map, result);
+        let result = self.kernel.set_owner(slot, number);
+        self.check_map("owners", result);
+        if let Some(inode) = named.netns_inode {
+            let result = self.kernel.set_netns_owner(inode, Some(number));
+            self.check_map("netns_owners", result);
         }
         let addresses = peer_addresses
             .unwrap_or_default()
             .into_iter()
             .chain(endpoint_addresses);
         self.claim(&mut named.addresses, number, addresses);
-        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+        if let Some(interface) = self.interfaces.get_mut(&key) {
             interface.role = Role::Container(named);
         }
     }
@@ -168,7 +203,7 @@ impl Tracker {
     pub(super) fn end_series(
         &mut self,
         named: &Named,
-        ifindex: u32,
+        key: InterfaceKey,
         slot: u32,
         traffic: Traffic,
         now: Instant,
@@ -180,18 +215,13 @@ impl Tracker {
             return;
         };
         let series = tracked.series.entry(named.series_key()).or_default();
-        series.live.remove(&ifindex);
+        series.live.remove(&key);
         series.add_past(traffic, now);
         let number = tracked.number;
-        let interfaces = tracked.netns.entry(named.netns_inode).or_default();
-        *interfaces = interfaces.saturating_sub(1);
-        let is_last_there = *interfaces == 0;
-        if is_last_there {
-            tracked.netns.remove(&named.netns_inode);
-        }
+        let last_there = named.netns_inode.filter(|inode| tracked.leaves(*inode));
         tracked.note_end(now);
-        if is_last_there {
-            let result = self.kernel.set_netns_owner(named.netns_inode, None);
+        if let Some(inode) = last_there {
+            let result = self.kernel.set_netns_owner(inode, None);
             self.check_map("netns_owners", result);
         }
         for address in &named.addresses {
@@ -210,16 +240,16 @@ impl Tracker {
             return;
         };
         let (container, number) = (Arc::clone(&tracked.container), tracked.number);
-        let live: Vec<u32> = tracked
+        let live: Vec<InterfaceKey> = tracked
             .series
             .values()
             .flat_map(|series| series.live.iter().copied())
             .collect();
-        for ifindex in live {
+        for key in live {
             let Some(Interface {
                 role: Role::Container(named),
                 ..
-            }) = self.interfaces.get_mut(&ifindex)
+            }) = self.interfaces.get_mut(&key)
             else {
                 continue;
             };
@@ -229,7 +259,7 @@ impl Tracker {
             if let Some(Interface {
                 role: Role::Container(named),
                 ..
-            }) = self.interfaces.get_mut(&ifindex)
+            }) = self.interfaces.get_mut(&key)
             {
                 named.addresses = claimed;
             }

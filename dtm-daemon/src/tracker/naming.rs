@@ -11,8 +11,10 @@ use crate::{
 /// What the kernel says about the other end of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Inode of the namespace the other end is in.
-    pub(crate) netns_inode: u32,
+    /// Inode of the namespace the other end is in; none for a control group.
+    pub(crate) netns_inode: Option<u32>,
+    /// One of the processes there.
+    pub(crate) process: Option<i32>,
     /// Ids found in the control groups of the processes there, outermost first.
     pub(crate) containers: Vec<ContainerId>,
     /// What it is for, where it is a sandbox of Docker's own machinery.
@@ -37,6 +39,35 @@ pub(crate) fn owner<'a>(
     makers.first().copied()
 }
 
+/// Docker's name for the network that is the host's own.
+pub(crate) const HOST_NETWORK: &str = "host";
+
+/// Whether a container is on the host's network: by its own mode, or by that of the one whose network it shares. None
+/// while Docker has not said.
+pub(crate) fn is_on_host<'a>(
+    container: &'a Arc<Container>,
+    find: impl Fn(&ContainerId) -> Option<&'a Arc<Container>>,
+) -> Option<bool> {
+    let mut container = container;
+    // Docker lets nobody join one that joins another; somebody else's engine may.
+    for _ in 0..8 {
+        match &*container.network_mode {
+            "" => return None,
+            HOST_NETWORK => return Some(true),
+            mode => match mode.strip_prefix("container:") {
+                Some(id) => container = find(&ContainerId::parse(id)?)?,
+                None => return Some(false),
+            },
+        }
+    }
+    Some(false)
+}
+
+/// Whether containers have devices to themselves on a network, with no end at the host.
+pub(crate) fn has_own_devices(network: &Network) -> bool {
+    matches!(&*network.driver, "macvlan" | "ipvlan")
+}
+
 /// The Docker network whose bridge has this name.
 pub(crate) fn network_of_bridge<'a>(
     bridge: &str,
@@ -45,49 +76,55 @@ pub(crate) fn network_of_bridge<'a>(
     networks.find(|network| network.bridge.as_deref() == Some(bridge))
 }
 
-/// The Docker network of an interface of `container`.
+/// The overlay network whose id begins like this.
+pub(crate) fn hidden_network<'a>(
+    beginning: &str,
+    mut networks: impl Iterator<Item = &'a Network>,
+) -> Option<&'a Network> {
+    networks.find(|network| &*network.driver == "overlay" && network.id.starts_with(beginning))
+}
+
+/// The Docker network of an interface of `container` whose place says nothing of it: that of the endpoint with the
+/// interface's hardware address or one of its addresses.
 ///
-/// The bridge the host's end is a port of decides: a container can be on a bridge's network once only. Where Docker
-/// does not name the bridge, the endpoint with the interface's hardware address or one of its addresses does.
+/// Where its place does, that decides: a container can be on a bridge's network once only, and changes what it likes.
 pub(crate) fn network<'a>(
-    bridge: Option<&str>,
     container: &Container,
     peer: Option<&Peer>,
-    mut networks: impl Iterator<Item = &'a Network> + Clone,
+    mut networks: impl Iterator<Item = &'a Network>,
 ) -> Option<&'a Network> {
-    let by_bridge = bridge.and_then(|bridge| network_of_bridge(bridge, networks.clone()));
-    by_bridge.or_else(|| {
-        let peer = peer?;
-        let shares_address =
-            |addresses: &[IpAddr]| addresses.iter().any(|address| peer.addresses.contains(address));
-        let endpoint = container.endpoints.iter().find(|endpoint| {
-            endpoint.mac.is_some_and(|mac| peer.mac == Some(mac)) || shares_address(&endpoint.addresses)
-        })?;
-        networks.find(|network| network.id == endpoint.network_id)
-    })
+    let peer = peer?;
+    let shares_address =
+        |addresses: &[IpAddr]| addresses.iter().any(|address| peer.addresses.contains(address));
+    let endpoint = container.endpoints.iter().find(|endpoint| {
+        endpoint.mac.is_some_and(|mac| peer.mac == Some(mac)) || shares_address(&endpoint.addresses)
+    })?;
+    networks.find(|network| network.id == endpoint.network_id)
 }
 
 /// The label of an interface whose name could not be read before it was gone.
 pub(crate) const UNKNOWN_INTERFACE: &str = "unknown";
 
-/// Why no traffic of a container can be shown, where that is known.
+/// Why traffic of a container is not counted, for the first of its networks of which that is so; `is_counted` says of a
+/// network's name whether something counts there for the container.
 pub(crate) fn uncovered(
     container: &Container,
     networks: &HashMap<Arc<str>, Network>,
+    is_counted: impl Fn(&str) -> bool,
 ) -> Option<&'static str> {
-    if &*container.network_mode == "host" {
-        return Some("host_network");
-    }
-    container
+    let mut missing = container
         .endpoints
         .iter()
-        .find_map(|endpoint| match &*networks.get(&endpoint.network_id)?.driver {
-            "bridge" | "null" => None,
-            "overlay" => Some("overlay_network"),
-            "macvlan" => Some("macvlan_network"),
-            "ipvlan" => Some("ipvlan_network"),
-            _ => Some("network_driver"),
-        })
+        .filter_map(|endpoint| networks.get(&endpoint.network_id))
+        .filter(|network| !is_counted(&network.name));
+    missing.find_map(|network| match &*network.driver {
+        // Whatever is on a bridge is seen, named or not.
+        "bridge" | "null" | "host" => None,
+        "overlay" => Some("overlay_network"),
+        "macvlan" => Some("macvlan_network"),
+        "ipvlan" => Some("ipvlan_network"),
+        _ => Some("network_driver"),
+    })
 }
 
 #[cfg(test)]
@@ -159,7 +196,8 @@ mod tests {
         let all = [owner_container, sidecar];
         let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
         let identity = Identity {
-            netns_inode: 1,
+            netns_inode: Some(1),
+            process: None,
             infrastructure: None,
             containers: vec![id('b'), id('a')],
             peer: None,
@@ -175,7 +213,8 @@ mod tests {
         let all = [container('a', "", vec![]), container('b', "front", vec![])];
         let find = |wanted: &ContainerId| all.iter().find(|container| container.id == *wanted);
         let of = |containers: &[char]| Identity {
-            netns_inode: 1,
+            netns_inode: Some(1),
+            process: None,
             infrastructure: None,
             containers: containers.iter().copied().map(id).collect(),
             peer: None,
@@ -192,7 +231,8 @@ mod tests {
     #[test]
     fn a_container_docker_has_not_told_about_owns_nothing_yet() {
         let identity = Identity {
-            netns_inode: 1,
+            netns_inode: Some(1),
+            process: None,
             infrastructure: None,
             containers: vec![id('c')],
             peer: None,
@@ -201,45 +241,56 @@ mod tests {
     }
 
     #[test]
-    fn the_bridge_decides_the_network_even_against_a_changed_address() {
-        let networks = networks();
-        let container = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
-        let changed = peer(9, "192.0.2.9");
-        let found = network(Some("br-front"), &container, Some(&changed), networks.values()).unwrap();
-        assert_eq!(&*found.id, "front");
+    fn a_hidden_network_is_the_one_whose_id_begins_so() {
+        let overlay = |id: &str| Network {
+            id: Arc::from(id),
+            name: Arc::from("ov"),
+            driver: Arc::from("overlay"),
+            bridge: None,
+        };
+        let bridge = Network {
+            driver: Arc::from("bridge"),
+            ..overlay("q3fqy0zgcpaaa")
+        };
+        let networks = [bridge, overlay("q3fqy0zgcqbbb"), overlay("q3fqy0zgcpccc")];
+        let found = hidden_network("q3fqy0zgcp", networks.iter()).unwrap();
+        assert_eq!(&*found.id, "q3fqy0zgcpccc");
+        assert_eq!(hidden_network("zzzzzzzzzz", networks.iter()), None);
     }
 
     #[test]
-    fn without_a_named_bridge_mac_or_address_choose_the_endpoint() {
+    fn mac_or_address_choose_the_endpoint() {
         let networks = networks();
         let container = container(
             'a',
             "back",
             vec![endpoint("far", 1, "10.0.0.2"), endpoint("back", 2, "10.0.1.2")],
         );
-        let by_mac = network(
-            Some("other0"),
-            &container,
-            Some(&peer(2, "192.0.2.1")),
-            networks.values(),
-        )
-        .unwrap();
+        let by_mac = network(&container, Some(&peer(2, "192.0.2.1")), networks.values()).unwrap();
         assert_eq!(&*by_mac.id, "back");
-        let by_address = network(None, &container, Some(&peer(9, "10.0.0.2")), networks.values()).unwrap();
+        let by_address = network(&container, Some(&peer(9, "10.0.0.2")), networks.values()).unwrap();
         assert_eq!(&*by_address.id, "far");
-        assert_eq!(network(None, &container, None, networks.values()), None);
+        assert_eq!(network(&container, None, networks.values()), None);
     }
 
     #[test]
-    fn what_cannot_be_seen_has_a_reason() {
+    fn what_is_not_counted_has_a_reason() {
         let networks = networks();
-        assert_eq!(
-            uncovered(&container('a', "host", vec![]), &networks),
-            Some("host_network")
+        let far = container(
+            'a',
+            "front",
+            vec![endpoint("front", 1, "10.0.0.2"), endpoint("far", 2, "10.0.1.2")],
         );
-        let far = container('a', "far", vec![endpoint("far", 1, "10.0.0.2")]);
-        assert_eq!(uncovered(&far, &networks), Some("macvlan_network"));
+        assert_eq!(
+            uncovered(&far, &networks, |_network| false),
+            Some("macvlan_network")
+        );
+        assert_eq!(uncovered(&far, &networks, |network| network == "far-name"), None);
         let front = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
-        assert_eq!(uncovered(&front, &networks), None);
+        assert_eq!(
+            uncovered(&front, &networks, |_network| false),
+            None,
+            "what is on a bridge is seen before it is named"
+        );
     }
 }

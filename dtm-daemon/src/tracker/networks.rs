@@ -152,7 +152,7 @@ impl Networks {
             of.insert(Arc::clone(&network.id), label.clone());
             let sums = all.entry(label).or_default();
             for kind in Infrastructure::ALL {
-                if network.bridge.is_some() && &*network.name == kind.home() {
+                if network.bridge.is_some() && kind.home() == Some(&*network.name) {
                     sums.add(Part::Infrastructure(kind), Traffic::default());
                 }
             }

@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use dtm_common::drops::{DropKey, DropTally, OWNER_PENDING};
+use dtm_common::{
+    drops::{DropKey, DropTally, OWNER_PENDING},
+    index::InterfaceKey,
+};
 
 use super::{
     ContainerSnapshot, DropSnapshot, InterfaceSnapshot, Snapshot, Status, Tracker, Traffic,
@@ -31,12 +34,12 @@ impl Tracker {
     /// Reads everything once.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let started = Instant::now();
-        let traffic: HashMap<u32, Traffic> = self
+        let traffic: HashMap<InterfaceKey, Traffic> = self
             .interfaces
             .iter()
-            .map(|(ifindex, interface)| {
+            .map(|(key, interface)| {
                 let counted = self.kernel.counters.read(interface.slot);
-                (*ifindex, interface.moved(counted))
+                (*key, interface.moved(counted))
             })
             .collect();
         let mut drops = self.read_drops();
@@ -45,8 +48,8 @@ impl Tracker {
         let live: Vec<_> = self
             .interfaces
             .iter()
-            .filter_map(|(ifindex, interface)| {
-                let traffic = *traffic.get(ifindex)?;
+            .filter_map(|(key, interface)| {
+                let traffic = *traffic.get(key)?;
                 let (network, part) = interface.role.part()?;
                 Some((Arc::clone(network), traffic, part))
             })
@@ -78,12 +81,12 @@ impl Tracker {
     fn container_snapshot(
         &self,
         tracked: &Tracked,
-        traffic: &HashMap<u32, Traffic>,
+        traffic: &HashMap<InterfaceKey, Traffic>,
         drops: &mut DropsRead,
     ) -> ContainerSnapshot {
         let interfaces = tracked.series.iter().map(|((network, interface), series)| {
             let mut sum = series.past;
-            for live in series.live.iter().filter_map(|ifindex| traffic.get(ifindex)) {
+            for live in series.live.iter().filter_map(|key| traffic.get(key)) {
                 sum += *live;
             }
             InterfaceSnapshot {
@@ -110,13 +113,22 @@ impl Tracker {
         let shared = container.network_mode.strip_prefix("container:").map(Arc::from);
         let living = tracked.is_living();
         ContainerSnapshot {
-            uncovered: uncovered(&container, self.networks.by_id()).filter(|_reason| living),
+            uncovered: self.uncovered(tracked).filter(|_reason| living),
             living,
             network_container_id: shared,
             interfaces: interfaces.collect(),
             drops: lost,
             container,
         }
+    }
+
+    /// Why traffic of a container cannot be shown, where that is so.
+    fn uncovered(&self, tracked: &Tracked) -> Option<&'static str> {
+        let container = &tracked.container;
+        self.host_uncovered(&container.id).or_else(|| {
+            let is_counted = |network: &str| tracked.is_counted_on(network);
+            uncovered(container, self.networks.by_id(), is_counted)
+        })
     }
 
     /// The kernel's drops and those that are kept from before, by whose they are.
@@ -214,11 +226,15 @@ impl Tracker {
             *containers.entry(tracked.container.state).or_default() += 1;
         }
         let mut interfaces: BTreeMap<_, _> = states().map(|state| (state, 0)).collect();
-        let mut preceded: BTreeMap<_, _> = Mode::ALL.map(|mode| (mode.as_str(), 0)).into();
-        let mut attached = 0;
+        let mut preceded: BTreeMap<_, _> = Mode::OF_INTERFACES.map(|mode| (mode.as_str(), 0)).into();
+        let (mut attached, mut groups) = (0, 0);
         for interface in self.interfaces.values() {
             *interfaces.entry(interface.state()).or_default() += 1;
             if let AttachmentState::Attached(attachment) = &interface.attachment {
+                if attachment.mode() == Mode::Cgroup {
+                    groups += 1;
+                    continue;
+                }
                 attached += 1;
                 *preceded.entry(attachment.mode().as_str()).or_default() +=
                     u64::from(interface.preceded.is_some());
@@ -226,6 +242,7 @@ impl Tracker {
         }
         interfaces.insert(REFUSED, self.refused.len() as u64);
         let (in_use, limit) = self.slots.usage();
+        let in_use = in_use.saturating_sub(self.spares.idle());
         let mut maps = BTreeMap::from([("counters", (in_use, limit))]);
         maps.extend(
             self.kernel
@@ -243,6 +260,8 @@ impl Tracker {
             programs: BTreeMap::from([
                 ("dtm_transmit", attached),
                 ("dtm_receive", attached),
+                ("dtm_cgroup_transmit", groups),
+                ("dtm_cgroup_receive", groups),
                 ("dtm_kfree_skb", u64::from(self.kernel.drops.is_some())),
             ]),
             maps,

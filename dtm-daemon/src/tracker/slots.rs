@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How long a slot rests before it is given out again: longer than any program run that may still add to it.
-const REST: Duration = Duration::from_secs(1);
+pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// Hands out dense slots: low numbers first, so that few pages of the counters are ever touched.
 #[derive(Debug)]
@@ -45,6 +45,11 @@ impl Slots {
         }?;
         self.in_use += 1;
         Some(slot)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
     }
 
     /// How many slots there are to take.

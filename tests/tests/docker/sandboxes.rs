@@ -163,6 +163,9 @@ fn builds_are_counted_and_are_no_containers_on_the_old_engine_with_clsact() -> R
     builds_are_counted_and_are_no_containers(EngineKind::Old, "clsact")
 }
 
+/// The ingress sandbox has one on the bridge to the host, and one on the overlay network `ingress`.
+const INGRESS_INTERFACES: u64 = 2;
+
 /// Swarm's routing mesh itself needs IPVS; its sandbox does not, and answers to pings.
 fn ping_ingress(scene: &Scene) -> Result<()> {
     let format = "{{(index .Containers \"ingress-sbox\").IPv4Address}}";
@@ -191,7 +194,7 @@ fn swarms_ingress_is_counted_and_is_no_container(kind: EngineKind, attach_mode: 
             Ok((recognised(&samples) == count && is_home.is_some()).then_some(()))
         })
     };
-    wait_recognised(&scene, 1)?;
+    wait_recognised(&scene, INGRESS_INTERFACES)?;
     ping_ingress(&scene)?;
     let of_ingress = || kernel(&scene, "docker_gwbridge", &[]);
     let (kernel_moved, counted) = both(&scene, &INGRESS, of_ingress)?;
@@ -210,7 +213,7 @@ fn swarms_ingress_is_counted_and_is_no_container(kind: EngineKind, attach_mode: 
         "{left:?} after {counted:?}"
     );
     scene.engine.docker(init)?;
-    wait_recognised(&scene, 1)?;
+    wait_recognised(&scene, INGRESS_INTERFACES)?;
     ping_ingress(&scene)?;
     let (kernel_moved, counted) = both(&scene, &INGRESS, || kernel(&scene, "docker_gwbridge", &[]))?;
     assert_eq!((counted.0 - left.0, counted.1 - left.1), kernel_moved);
@@ -219,7 +222,7 @@ fn swarms_ingress_is_counted_and_is_no_container(kind: EngineKind, attach_mode: 
     // One that was there before dtm is recognised as well.
     scene.stop_dtm()?;
     scene.start_dtm(&["--attach-mode", attach_mode])?;
-    wait_recognised(&scene, 1)?;
+    wait_recognised(&scene, INGRESS_INTERFACES)?;
     scene.stop_dtm()
 }
 

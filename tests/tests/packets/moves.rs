@@ -64,7 +64,7 @@ fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     host.hand_over("macvlan0", &container);
     let after = container.index("macvlan0");
     assert_ne!(after, before, "its index is another one");
-    let place = attachment.place();
+    let place = attachment.place().expect("it is at an interface");
     let look =
         container.enter(|| attacher(&kernel, AttachMode::Tcx, Side::OwnDevice).look(after, place, true));
     assert_eq!(look.expect("the kernel tells"), Some(Standing::First));
@@ -109,7 +109,7 @@ fn the_host_end_and_the_containers_device_are_each_others_mirror() {
                     _ => Mode::Tcx,
                 };
                 assert_eq!(attachment.mode(), wanted);
-                let place: Place = attachment.place();
+                let place: Place = attachment.place().expect("it is at an interface");
                 let look = attacher.look(ifindex, place, true).expect("the kernel tells");
                 assert_eq!(look, Some(Standing::First));
                 let before = container.counted("eth0");
@@ -141,7 +141,10 @@ fn a_filter_does_not_move_along() {
     let ifindex = host.index("eth0");
     let place = host.enter(|| {
         let attachment = attacher(&kernel, AttachMode::Clsact, Side::OwnDevice).attach(ifindex, false);
-        attachment.expect("it is attached").place()
+        attachment
+            .expect("it is attached")
+            .place()
+            .expect("it is at an interface")
     });
     host.hand_over("eth0", &container);
     container.switch_on("eth0");

@@ -15,7 +15,7 @@ use std::{
 pub(super) use batch::per_cpu_hash_entries;
 pub use cgroup::{CgroupLink, cgroup_programs};
 pub(super) use program::{ProgramType, constants, load};
-pub use tcx::{TcxLink, tcx_is_supported};
+pub use tcx::{TcxLink, TcxProbe, tcx_is_supported};
 pub(super) use tcx::{TcxProgram, tcx_programs};
 
 /// Numbers of `enum bpf_cmd`, `include/uapi/linux/bpf.h`, that more than one file needs.
@@ -53,8 +53,16 @@ struct Info {
     id: u32,
     prog_id: u32,
     padding: u32,
-    /// Of a link to a control group: the group's number, 0 once the link holds nothing any more.
+    /// Of a link to a control group: the group's number, 0 once the link holds nothing any more. Of a TCX link its first
+    /// half is the interface's index.
     cgroup_id: u64,
+}
+
+impl Info {
+    fn ifindex(&self) -> u32 {
+        let [a, b, c, d, ..] = self.cgroup_id.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
 }
 
 /// `union bpf_attr` as `BPF_PROG_QUERY` reads it.

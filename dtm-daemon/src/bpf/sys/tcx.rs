@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, object_id};
+use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info, object_id};
 use crate::bpf::side::Hook;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
@@ -21,8 +21,7 @@ const PROGRAMS_MAX: usize = 64;
 /// A program attached to one hook of an interface. Dropping it detaches the program.
 #[derive(Debug)]
 pub struct TcxLink {
-    /// Keeps the link; nothing is asked of it any more.
-    _fd: OwnedFd,
+    fd: OwnedFd,
     /// The kernel's number for the link.
     id: u32,
 }
@@ -59,12 +58,31 @@ impl TcxLink {
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
         let id = object_id(fd.as_fd())?;
-        Ok(Self { _fd: fd, id })
+        Ok(Self { fd, id })
     }
 
     /// The kernel's number for the link.
     pub(in crate::bpf) fn id(&self) -> u32 {
         self.id
+    }
+
+    /// What another thread can ask about it; the link stays while this is there.
+    pub fn probe(&self) -> io::Result<TcxProbe> {
+        Ok(TcxProbe(self.fd.try_clone()?))
+    }
+}
+
+/// Asks where a link is.
+#[derive(Debug)]
+pub struct TcxProbe(OwnedFd);
+
+impl TcxProbe {
+    /// The index of the link's interface, in whatever namespace that is; none once the interface is gone, or somebody
+    /// detached the link.
+    ///
+    /// Costs a system call that waits for RTNL.
+    pub fn ifindex(&self) -> io::Result<Option<u32>> {
+        Ok(Some(info(self.0.as_fd())?.ifindex()).filter(|ifindex| *ifindex != 0))
     }
 }
 

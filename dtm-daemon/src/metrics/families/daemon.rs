@@ -35,7 +35,7 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_interfaces",
             labels: &["state", "mode"],
-            help: "Interfaces by how far they got (pending, named, infrastructure, bridge, failed, refused for want of a slot) and how dtm is attached (tcx, clsact, none).",
+            help: "Interfaces by how far they got (pending, named, infrastructure, bridge, failed, refused for want of a slot) and how dtm is attached (tcx, clsact, none); control groups of containers on the host's network are here as well (cgroup).",
             samples: |scrape, samples| {
                 let mut interfaces = scrape.snapshot.status.interfaces.iter();
                 interfaces.try_for_each(|((state, mode), count)| samples.add(&[state, mode], *count))
@@ -56,7 +56,7 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_bpf_program_attached",
             labels: &["program"],
-            help: "To how many interfaces a program is attached; 1 for the tracepoint.",
+            help: "To how many interfaces, or control groups, a program is attached; 1 for the tracepoint.",
             samples: |scrape, samples| one(&scrape.snapshot.status.programs, samples),
         },
         Family {
@@ -98,7 +98,7 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_attach_errors_total",
             labels: &["reason"],
-            help: "Attachments to an interface that failed, by reason.",
+            help: "Attachments to an interface or a control group that failed, by reason.",
             samples: |scrape, samples| one(&scrape.snapshot.status.attach_errors, samples),
         },
         Family {

@@ -1,0 +1,289 @@
+//! Finds the namespaces that the engine hides overlay networks in, as they come and go.
+//!
+//! The engine mounts each under a name made from the network's id, in the directory where it has those of its containers
+//! as well. A name is there before its namespace is, and the namespace must be left as soon as the name goes.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::inotify;
+use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle};
+
+use super::{
+    devices::Means,
+    interfaces::OWN_NETNS,
+    namespaces::{self, Opened},
+};
+use crate::{
+    bpf::{Counts, Template},
+    net::hidden_network,
+};
+
+/// How often the directory is read where nothing tells of changes, and while it is not there.
+const LIST_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a name may be there before its namespace is, and how often is looked meanwhile.
+const MOUNT_WITHIN: Duration = Duration::from_secs(2);
+const MOUNT_STEP: Duration = Duration::from_millis(1);
+
+/// What comes and goes.
+pub(super) enum HiddenEvent {
+    Opened(Box<Opened>),
+    /// The one with this number.
+    Closed(u32),
+    /// All that were there at the start have been told.
+    Listed,
+}
+
+/// A namespace that is watched.
+struct Known {
+    number: u32,
+    inode: u64,
+}
+
+struct Watcher {
+    directory: PathBuf,
+    means: Means,
+    events: mpsc::Sender<HiddenEvent>,
+    known: BTreeMap<String, Known>,
+    next: Next,
+}
+
+/// The number of the next namespace, and its programs: the verifier takes longer for them than the engine for its first
+/// packet.
+struct Next {
+    number: u32,
+    programs: JoinHandle<anyhow::Result<(OwnedFd, OwnedFd)>>,
+}
+
+impl Next {
+    fn new(number: u32, template: &Arc<Template>) -> Self {
+        let template = Arc::clone(template);
+        let load = move || template.classifiers(Counts::Namespace(number));
+        Self {
+            number,
+            programs: tokio::task::spawn_blocking(load),
+        }
+    }
+}
+
+/// Tells `events` of them for as long as somebody listens.
+pub(super) fn spawn(directory: PathBuf, means: Means, events: mpsc::Sender<HiddenEvent>) {
+    let watcher = Watcher {
+        directory,
+        next: Next::new(OWN_NETNS + 1, &means.template),
+        means,
+        events,
+        known: BTreeMap::new(),
+    };
+    tokio::spawn(async move {
+        // Only a tracker that is gone ends it.
+        drop(watcher.run().await);
+    });
+}
+
+/// Nobody listens.
+struct Unheard;
+
+impl Watcher {
+    async fn run(mut self) -> Result<(), Unheard> {
+        let mut changes = self.subscribe();
+        self.compare().await?;
+        self.tell(HiddenEvent::Listed).await?;
+        loop {
+            match &changes {
+                Some(changes) => drop(tokio::time::timeout(LIST_EVERY, changes.next()).await),
+                None => tokio::time::sleep(LIST_EVERY).await,
+            }
+            // The directory may have been made since, or made anew: a restarted engine may do that.
+            if changes.as_ref().is_none_or(|changes| changes.is_of_parent) || !self.directory.exists() {
+                changes = self.subscribe();
+            }
+            self.compare().await?;
+        }
+    }
+
+    async fn tell(&self, event: HiddenEvent) -> Result<(), Unheard> {
+        self.events.send(event).await.map_err(|_closed| Unheard)
+    }
+
+    fn subscribe(&self) -> Option<Changes> {
+        match Changes::subscribe(&self.directory) {
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                let directory = self.directory.display();
+                tracing::debug!(%directory, %error, "cannot be told of hidden networks, looking from time to time");
+                None
+            }
+        }
+    }
+
+    /// Compares what is known with what is there.
+    async fn compare(&mut self) -> Result<(), Unheard> {
+        let names = self.names();
+        let gone: Vec<String> = self
+            .known
+            .iter()
+            .filter(|(name, known)| {
+                let inode = netns_of(&self.directory.join(name)).map(|(_netns, inode)| inode);
+                inode.as_ref().ok() != Some(&known.inode)
+            })
+            .map(|(name, _known)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(known) = self.known.remove(&name) {
+                self.tell(HiddenEvent::Closed(known.number)).await?;
+            }
+        }
+        for name in names {
+            if !self.known.contains_key(&name) {
+                self.open(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| hidden_network(name).is_some())
+            .collect()
+    }
+
+    async fn open(&mut self, name: String) -> Result<(), Unheard> {
+        let path = self.directory.join(&name);
+        let waited = tokio::time::timeout(MOUNT_WITHIN, async {
+            loop {
+                match netns_of(&path) {
+                    Ok(found) => return Some(found),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                    Err(_not_mounted) => tokio::time::sleep(MOUNT_STEP).await,
+                }
+            }
+        });
+        let Ok(Some((netns, inode))) = waited.await else {
+            return Ok(());
+        };
+        let next = Next::new(self.next.number + 1, &self.means.template);
+        let Next { number, programs } = std::mem::replace(&mut self.next, next);
+        let Ok(programs) = programs.await else {
+            return Ok(());
+        };
+        let means = self.means.clone();
+        let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Opened> {
+            let Means {
+                attach_mode, report, ..
+            } = means;
+            let programs = programs?;
+            namespaces::open(number, Some(netns), programs, attach_mode, report)
+        });
+        match opened.await {
+            Ok(Ok(mut opened)) => {
+                opened.watched.network = hidden_network(&name).map(Arc::from);
+                self.known.insert(name, Known { number, inode });
+                self.tell(HiddenEvent::Opened(Box::new(opened))).await
+            }
+            Ok(Err(error)) => {
+                let error = format_args!("{error:#}");
+                tracing::warn!(name, error, "cannot watch the namespace of an overlay network");
+                // Not again before it is made anew.
+                self.known.insert(name, Known { number, inode });
+                Ok(())
+            }
+            Err(_panicked) => Ok(()),
+        }
+    }
+}
+
+/// The network namespace that is mounted at `path`, and its inode.
+///
+/// # Errors
+///
+/// `NotFound` where there is nothing, another where it is a file like any other.
+fn netns_of(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    // `NSFS_MAGIC` of `linux/magic.h`.
+    if rustix::fs::fstatfs(&file)?.f_type != 0x6e73_6673 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let inode = file.metadata()?.ino();
+    Ok((file, inode))
+}
+
+/// Tells of names that come and go in a directory, or in the nearest one above it while it is not there.
+struct Changes {
+    events: AsyncFd<OwnedFd>,
+    is_of_parent: bool,
+}
+
+impl Changes {
+    fn subscribe(directory: &Path) -> io::Result<Self> {
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        let flags = inotify::WatchFlags::CREATE
+            | inotify::WatchFlags::DELETE
+            | inotify::WatchFlags::DELETE_SELF
+            | inotify::WatchFlags::ONLYDIR;
+        let mut watched = Err(io::ErrorKind::NotFound.into());
+        for (above, directory) in directory.ancestors().enumerate() {
+            match inotify::add_watch(&events, directory, flags) {
+                Err(rustix::io::Errno::NOENT) => {}
+                result => {
+                    watched = result.map(|_watch| above > 0).map_err(io::Error::from);
+                    break;
+                }
+            }
+        }
+        Ok(Self {
+            is_of_parent: watched?,
+            events: register(events)?,
+        })
+    }
+
+    /// Waits until a name that matters has come or gone: those of containers' namespaces do too, often.
+    async fn next(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.events.readable().await?;
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut reader = inotify::Reader::new(self.events.as_fd(), &mut buffer);
+            let mut matters = false;
+            loop {
+                match reader.next() {
+                    Ok(event) => {
+                        let name = event.file_name().map(|name| name.to_string_lossy());
+                        matters |=
+                            self.is_of_parent || name.is_none_or(|name| hidden_network(&name).is_some());
+                    }
+                    Err(rustix::io::Errno::AGAIN) => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if matters {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the promise that the descriptor stays open is the caller's"
+)]
+fn register(changes: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned, and nothing closes it before it is dropped.
+    Ok(unsafe { AsyncFd::register(changes) }?)
+}

@@ -1,0 +1,221 @@
+//! Programs that are loaded before they are needed: each pair counts into a slot of its own, and the verifier takes some
+//! ten milliseconds for each program, in which a container could have sent its first packets.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use tokio::sync::mpsc as tokio_mpsc;
+
+use super::{Tracker, attaching::Report, slots::REST};
+use crate::bpf::{Counts, Template};
+
+/// How many pairs of each kind are kept ready: as many containers may start within a second or two.
+const READY: usize = 16;
+
+/// One of so many slots may be a spare one: where there are few, interfaces need them all.
+const SHARE: u32 = 128;
+
+/// How far behind everybody else loading ahead comes (`nice`, of its thread alone).
+const NICE: i32 = 10;
+
+/// What the programs are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A control group.
+    Group,
+    /// A container's own device.
+    Device,
+}
+
+/// Two loaded programs: for what the container transmits, and for what it receives.
+pub(crate) type Programs = Arc<(OwnedFd, OwnedFd)>;
+
+/// Programs that were loaded ahead.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    kind: Kind,
+    slot: u32,
+    result: anyhow::Result<Programs>,
+}
+
+impl Kind {
+    /// Loads programs that count into `slot`.
+    pub(super) fn load(self, template: &Template, slot: u32) -> anyhow::Result<Programs> {
+        let programs = match self {
+            Self::Group => template.cgroup(slot),
+            Self::Device => template.classifiers(Counts::Slot(slot)),
+        };
+        programs.map(Arc::new)
+    }
+}
+
+/// The spare programs of one kind.
+#[derive(Default)]
+struct Pool {
+    ready: VecDeque<(u32, Programs)>,
+    /// Given back, in order of their time.
+    resting: VecDeque<(Instant, u32, Programs)>,
+    in_use: HashMap<u32, Programs>,
+    loading: usize,
+}
+
+impl Pool {
+    fn idle(&self) -> usize {
+        self.ready.len() + self.resting.len() + self.loading
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while let Some((since, _slot, _programs)) = self.resting.front()
+            && now.duration_since(*since) >= REST
+            && let Some((_since, slot, programs)) = self.resting.pop_front()
+        {
+            self.ready.push_back((slot, programs));
+        }
+    }
+}
+
+/// All of them.
+pub(super) struct Spares {
+    groups: Pool,
+    devices: Pool,
+    orders: mpsc::Sender<(Kind, u32)>,
+}
+
+impl Spares {
+    /// Starts the thread that loads.
+    pub(super) fn start(template: Arc<Template>, report: tokio_mpsc::Sender<Report>) -> io::Result<Self> {
+        let (orders, queue) = mpsc::channel::<(Kind, u32)>();
+        thread::Builder::new()
+            .name("dtm-load".to_owned())
+            .spawn(move || {
+                come_last();
+                for (kind, slot) in queue {
+                    let result = kind.load(&template, slot);
+                    if report
+                        .blocking_send(Report::Loaded(Loaded { kind, slot, result }))
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            groups: Pool::default(),
+            devices: Pool::default(),
+            orders,
+        })
+    }
+
+    fn pool(&mut self, kind: Kind) -> &mut Pool {
+        match kind {
+            Kind::Group => &mut self.groups,
+            Kind::Device => &mut self.devices,
+        }
+    }
+
+    /// The programs of a slot, where they are spare ones.
+    pub(super) fn programs(&mut self, kind: Kind, slot: u32) -> Option<Programs> {
+        self.pool(kind).in_use.get(&slot).cloned()
+    }
+
+    /// Slots that are taken and that nothing counts into.
+    pub(super) fn idle(&self) -> u64 {
+        (self.groups.idle() + self.devices.idle()) as u64
+    }
+
+    /// Takes back the slot of spare programs that nothing is attached with any more since then, and says of which kind
+    /// they are; none where it is no such slot.
+    pub(super) fn give_back(&mut self, slot: u32, since: Instant) -> Option<Kind> {
+        for kind in [Kind::Group, Kind::Device] {
+            let pool = self.pool(kind);
+            if let Some(programs) = pool.in_use.remove(&slot) {
+                pool.resting.push_back((since, slot, programs));
+                return Some(kind);
+            }
+        }
+        None
+    }
+}
+
+/// Lets everybody else have a processor first: the verifier keeps one busy for a third of a second at the start, when a
+/// container that ends may have to be recognised within milliseconds.
+fn come_last() {
+    let own = Some(rustix::thread::gettid());
+    if let Err(error) = rustix::process::setpriority_process(own, NICE) {
+        tracing::debug!(%error, "programs are loaded ahead at the daemon's own priority");
+    }
+}
+
+impl Tracker {
+    /// A slot, and programs that count into it where some are ready; none where every slot is in use.
+    pub(super) fn take_spare(&mut self, kind: Kind, now: Instant) -> Option<(u32, Option<Programs>)> {
+        let pool = self.spares.pool(kind);
+        pool.wake(now);
+        let Some((slot, programs)) = pool.ready.pop_front() else {
+            return self.slots.take(now).map(|slot| (slot, None));
+        };
+        pool.in_use.insert(slot, Arc::clone(&programs));
+        Some((slot, Some(programs)))
+    }
+
+    /// How many pairs of a kind are to be ready.
+    fn wanted_spares(&self, kind: Kind) -> usize {
+        let is_wanted = match kind {
+            Kind::Group => self.groups.are_there(),
+            Kind::Device => self.has_device_networks(),
+        };
+        let share = (self.slots.limit() / SHARE) as usize;
+        if is_wanted { READY.min(share) } else { 0 }
+    }
+
+    /// Has programs loaded where too few are ready, and lets those go that are too many.
+    pub(super) fn keep_spares(&mut self, now: Instant) {
+        for kind in [Kind::Group, Kind::Device] {
+            let wanted = self.wanted_spares(kind);
+            self.spares.pool(kind).wake(now);
+            while self.spares.pool(kind).idle() < wanted {
+                let Some(slot) = self.slots.take(now) else { break };
+                if self.spares.orders.send((kind, slot)).is_err() {
+                    tracing::error!("the thread that loads programs has ended");
+                    self.slots.give_back(slot, now);
+                    break;
+                }
+                self.spares.pool(kind).loading += 1;
+            }
+            self.trim_spares(kind, now);
+        }
+    }
+
+    /// Lets programs go that are too many: others were loaded while these were in use.
+    pub(super) fn trim_spares(&mut self, kind: Kind, now: Instant) {
+        let wanted = self.wanted_spares(kind);
+        while self.spares.pool(kind).idle() > wanted {
+            let Some((slot, _programs)) = self.spares.pool(kind).ready.pop_back() else {
+                break;
+            };
+            self.slots.give_back(slot, now);
+        }
+    }
+
+    /// Takes in programs that were loaded.
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { kind, slot, result } = loaded;
+        let pool = self.spares.pool(kind);
+        pool.loading -= 1;
+        match result {
+            Ok(programs) => pool.ready.push_back((slot, programs)),
+            Err(error) => {
+                let error = format_args!("{error:#}");
+                tracing::warn!(?kind, error, "cannot load programs ahead");
+                self.slots.give_back(slot, Instant::now());
+            }
+        }
+        self.trim_spares(kind, Instant::now());
+    }
+}
