@@ -4,11 +4,13 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +21,8 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_PROG_ATTACH: libc::c_long = 8;
+const BPF_PROG_DETACH: libc::c_long = 9;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
@@ -27,6 +31,8 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
+const BPF_CGROUP_INET_EGRESS: u32 = 1;
 const BPF_XDP: u32 = 37;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
@@ -39,6 +45,8 @@ pub const PASS: i32 = 0;
 pub const DROP: i32 = 2;
 /// `XDP_PASS`.
 pub const XDP_PASS: i32 = 2;
+/// What a program of a control group returns to let a packet pass.
+const CGROUP_PASS: i32 = 1;
 
 /// One side of an interface, by its number among the kernel's TCX hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +90,54 @@ pub struct Foreign {
 #[derive(Debug)]
 pub struct ForeignLink {
     _fd: OwnedFd,
+}
+
+/// Takes its program off a control group when dropped.
+#[derive(Debug)]
+pub struct Exclusive {
+    program: Foreign,
+    group: File,
+}
+
+impl Exclusive {
+    /// Attaches a program to what the processes in `group` and below send, in the way that suffers no other one in any
+    /// group below: without flags, as systemd's `IPAccounting=` does it.
+    pub fn attach(group: &Path) -> Result<Self> {
+        let program = Foreign::load(BPF_PROG_TYPE_CGROUP_SKB, CGROUP_PASS)?;
+        let group = File::open(group).with_context(|| format!("open {}", group.display()))?;
+        let exclusive = Self { program, group };
+        exclusive
+            .call(BPF_PROG_ATTACH)
+            .context("attach a program to a control group")?;
+        Ok(exclusive)
+    }
+
+    /// How often it has run.
+    pub fn runs(&self) -> Result<u64> {
+        self.program.runs()
+    }
+
+    fn call(&self, command: libc::c_long) -> io::Result<()> {
+        let Self { program, group } = self;
+        let program = program.program.as_raw_fd().cast_unsigned();
+        // target_fd, attach_bpf_fd, attach_type, attach_flags, replace_bpf_fd
+        let mut attributes = [
+            group.as_raw_fd().cast_unsigned(),
+            program,
+            BPF_CGROUP_INET_EGRESS,
+            0,
+            0,
+        ];
+        bpf(command, &mut attributes).map(drop)
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        if let Err(error) = self.call(BPF_PROG_DETACH) {
+            eprintln!("detach a program from a control group: {error}");
+        }
+    }
 }
 
 impl Foreign {

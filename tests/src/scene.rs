@@ -32,7 +32,7 @@ pub struct Scene {
     dtm: Option<Dtm>,
     /// The engine; its host is the network dtm watches.
     pub engine: Engine,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// A running container on one network, and what the kernel counts at the host end of its interface.
@@ -54,8 +54,26 @@ pub type Moved = (u64, u64);
 impl Scene {
     /// An engine with its networks and image; dtm is not running yet.
     pub fn new(options: EngineOptions) -> Result<Self> {
+        Self::in_world(CgroupWorld::V2, options)
+    }
+
+    /// As [`Scene::new`], in a host with this cgroup version.
+    pub fn in_world(world: CgroupWorld, options: EngineOptions) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = Engine::start(Host::new(CgroupWorld::V2)?, options)?;
+        Self::set_up(world, options, Some(turn))
+    }
+
+    /// Another engine in a host of its own, whose turn it is as long as this one's.
+    pub fn beside(&self, options: EngineOptions) -> Result<Self> {
+        Self::set_up(CgroupWorld::V2, options, None)
+    }
+
+    fn set_up(
+        world: CgroupWorld,
+        options: EngineOptions,
+        turn: Option<MutexGuard<'static, ()>>,
+    ) -> Result<Self> {
+        let engine = Engine::start(Host::new(world)?, options)?;
         let traffic = binary("traffic")?;
         let traffic = traffic.to_str().context("a path that is UTF-8")?;
         Image::busybox()?.with_program(traffic)?.import(&engine, IMAGE)?;
@@ -134,8 +152,22 @@ impl Scene {
             .map(drop)
     }
 
+    /// Keeps the host's bridges from saying anything of their own accord, those that have IPv6 included: neither `ICMPv6`
+    /// nor IGMP. Containers that talk to each other do not need it.
+    pub fn silence_bridges(&self) -> Result<()> {
+        let rule = "table inet silent { chain out { type filter hook output priority 0; meta l4proto icmpv6 drop; }; }";
+        self.host().run("nft", [rule])?;
+        let setting = "net.ipv4.igmp_link_local_mcast_reports=0";
+        self.host().run("sysctl", ["-qw", setting]).map(drop)
+    }
+
     /// Starts a container that runs `command`.
     pub fn run(&self, name: &str, network: &str, command: &[&str]) -> Result<()> {
+        self.run_with(name, &["--network", network], command)
+    }
+
+    /// As [`run`](Self::run), with these arguments of `docker run`.
+    pub fn run_with(&self, name: &str, options: &[&str], command: &[&str]) -> Result<()> {
         let arguments = [
             "run",
             "--detach",
@@ -146,11 +178,9 @@ impl Scene {
             "KILL",
             "--name",
             name,
-            "--network",
-            network,
-            IMAGE,
         ];
-        self.engine.docker(arguments.iter().chain(command)).map(drop)
+        let container = options.iter().chain(&[IMAGE]).chain(command);
+        self.engine.docker(arguments.iter().chain(container)).map(drop)
     }
 
     /// Runs a command in a running container and returns what it prints.

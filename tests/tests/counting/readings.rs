@@ -9,6 +9,8 @@ use dtm_tests::{
 };
 use xtask::host::eventually;
 
+pub(crate) use dtm_tests::tally::{Frames, Reading, Tally, Ways};
+
 /// Where there is something to count.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -21,115 +23,6 @@ pub(crate) enum Place {
         /// The bridge's index.
         ifindex: u32,
     },
-}
-
-/// What the kernel's interface counters count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frames {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-}
-
-/// What dtm counts. A bridge has no wire bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-    pub(crate) wire_bytes: u64,
-}
-
-/// Both directions, as the container sees them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ways<T> {
-    pub(crate) receive: T,
-    pub(crate) transmit: T,
-}
-
-/// Both sides' counters, or how much they grew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reading {
-    pub(crate) kernel: Ways<Frames>,
-    pub(crate) ours: Ways<Tally>,
-}
-
-impl Frames {
-    /// `packets` of `length` bytes each.
-    pub(crate) fn of(packets: u64, length: u64) -> Self {
-        Self {
-            packets,
-            bytes: packets * length,
-        }
-    }
-
-    /// The same without their Ethernet headers.
-    pub(crate) fn without_ethernet(self) -> Self {
-        Self {
-            packets: self.packets,
-            bytes: self.bytes - 14 * self.packets,
-        }
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            packets: self.packets - before.packets,
-            bytes: self.bytes - before.bytes,
-        }
-    }
-}
-
-impl Tally {
-    /// `packets` of `length` bytes each, no segments and no tags among them.
-    pub(crate) fn of(packets: u64, length: u64) -> Self {
-        Self::tagged(packets, length, 0)
-    }
-
-    /// As [`of`](Self::of), with `tag` bytes of each on the wire alone.
-    pub(crate) fn tagged(packets: u64, length: u64, tag: u64) -> Self {
-        Self {
-            packets,
-            bytes: packets * length,
-            wire_bytes: packets * (length + tag),
-        }
-    }
-
-    /// What the kernel counts where nothing differs.
-    pub(crate) fn frames(self) -> Frames {
-        Frames {
-            packets: self.packets,
-            bytes: self.bytes,
-        }
-    }
-
-    /// What the kernel counts where it sees each segment on its own.
-    pub(crate) fn wire(self) -> Frames {
-        Frames {
-            packets: self.packets,
-            bytes: self.wire_bytes,
-        }
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            packets: self.packets - before.packets,
-            bytes: self.bytes - before.bytes,
-            wire_bytes: self.wire_bytes - before.wire_bytes,
-        }
-    }
-}
-
-impl Reading {
-    fn since(self, before: Self) -> Self {
-        Self {
-            kernel: Ways {
-                receive: self.kernel.receive.since(before.kernel.receive),
-                transmit: self.kernel.transmit.since(before.kernel.transmit),
-            },
-            ours: Ways {
-                receive: self.ours.receive.since(before.ours.receive),
-                transmit: self.ours.transmit.since(before.ours.transmit),
-            },
-        }
-    }
 }
 
 impl Place {

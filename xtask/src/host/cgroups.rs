@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::Engine;
 use super::poll::eventually;
 
 const EMPTYING: Duration = Duration::from_secs(20);
@@ -67,6 +68,19 @@ impl Hierarchies {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.unified).chain(&self.legacy)
+    }
+}
+
+impl Engine {
+    /// The control group of a running container in the v2 hierarchy, as this process sees it. In a hybrid world it has
+    /// one there too.
+    pub fn container_cgroup(&self, container: &str) -> Result<PathBuf> {
+        let process = self.docker(["inspect", "--format", "{{.State.Pid}}", container])?;
+        let file = format!("/proc/{process}/cgroup");
+        let groups = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let group = group.with_context(|| format!("no cgroup v2 group in {file}"))?;
+        Ok(Hierarchies::of_this_machine()?.unified.join(group))
     }
 }
 

@@ -1,14 +1,17 @@
-//! Work of this process's own threads inside the host's network.
+//! Work of this process's own threads and children inside the host's network.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::Host;
+use super::{Host, run};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -23,10 +26,13 @@ impl Network {
     ///
     /// When it has ended.
     pub fn of_process(id: u32) -> Result<Self> {
-        let path = format!("/proc/{id}/ns/net");
-        File::open(&path)
+        Self::at(Path::new(&format!("/proc/{id}/ns/net")))
+    }
+
+    fn at(path: &Path) -> Result<Self> {
+        File::open(path)
             .map(Self)
-            .with_context(|| format!("open {path}"))
+            .with_context(|| format!("open {}", path.display()))
     }
 
     /// Does `work` on a thread inside the network. Sockets opened there stay in it.
@@ -49,6 +55,22 @@ impl Network {
         })
     }
 
+    /// Runs a program of this machine's in the network, to its end, and gives its standard output. Only the network is
+    /// another: what it finds in `/sys` is this machine's.
+    ///
+    /// # Errors
+    ///
+    /// With its standard error, when it fails.
+    pub fn run<A: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<String> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.enter(|| run(&mut command))?
+    }
+
     /// A connection from inside the network.
     pub fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
         let connected = self.enter(|| TcpStream::connect_timeout(&address, CONNECT))?;
@@ -60,5 +82,10 @@ impl Host {
     /// The host's network, as a handle that threads can take along.
     pub fn network(&self) -> Result<Network> {
         Network::of_process(self.holder)
+    }
+
+    /// The network namespace that is mounted at `path` in the host, such as one of its engine's.
+    pub fn network_at(&self, path: &str) -> Result<Network> {
+        Network::at(&self.outside(path))
     }
 }

@@ -56,9 +56,13 @@ pub struct Engine {
     host: Host,
     options: EngineOptions,
     privileged: Option<PathBuf>,
+    scopes: PathBuf,
 }
 
 impl Engine {
+    /// The arguments of `docker run` that give a container the control group that systemd would.
+    pub const IN_SCOPE: [&str; 2] = ["--runtime", runtime::SCOPES];
+
     /// Starts an engine in `host` and waits until it answers.
     ///
     /// # Errors
@@ -67,6 +71,8 @@ impl Engine {
     pub fn start(host: Host, options: EngineOptions) -> Result<Self> {
         let programs = options.kind.programs()?;
         let privileged = runtime::install(host.directory(), &programs.runc)?;
+        let name = host.name();
+        let scopes = runtime::install_scopes(host.directory(), &name, &cgroup_parent(&name), &programs.runc)?;
         // The machine's own /etc/docker/daemon.json says nothing here.
         fs::write(host.directory().join("daemon.json"), "{}").context("write daemon.json")?;
         let mut engine = Self {
@@ -74,6 +80,7 @@ impl Engine {
             host,
             options,
             privileged,
+            scopes,
         };
         engine.start_again()?;
         Ok(engine)
@@ -102,6 +109,7 @@ impl Engine {
             host,
             options,
             privileged,
+            scopes,
             ..
         } = self;
         let EngineOptions {
@@ -119,7 +127,7 @@ impl Engine {
             .arg(host.directory().join("daemon.json"));
         command.args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
         command.arg(format!("--host=unix://{SOCKET}"));
-        command.arg(format!("--cgroup-parent=/{}/docker", host.name()));
+        command.arg(format!("--cgroup-parent={}", cgroup_parent(&host.name())));
         // Without a systemd to ask.
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         if *kind == EngineKind::Current {
@@ -130,10 +138,11 @@ impl Engine {
             // Another version's proxy does not understand this one's arguments.
             command.arg("--userland-proxy=false");
         }
-        if let Some(path) = privileged {
+        let privileged = privileged.as_ref().map(|path| (runtime::NAME, path));
+        for (name, path) in privileged.into_iter().chain([(runtime::SCOPES, scopes)]) {
             command
                 .arg("--add-runtime")
-                .arg(format!("{}={}", runtime::NAME, path.display()));
+                .arg(format!("{name}={}", path.display()));
         }
         if *live_restore {
             command.arg("--live-restore");
@@ -296,6 +305,11 @@ impl Drop for Engine {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// The group above those of the containers, in every hierarchy.
+fn cgroup_parent(host: &str) -> String {
+    format!("/{host}/docker")
 }
 
 /// Whether a process is gone, or a zombie that only its parent still knows.

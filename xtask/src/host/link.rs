@@ -1,5 +1,6 @@
 //! What the kernel itself says of interfaces.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Engine, Host};
+use super::{Engine, Host, Network};
 
 /// An interface of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct LinkStatistics {
     pub rx_packets: u64,
     /// Packets the device dropped on reception.
     pub rx_dropped: u64,
+    /// Of those received, the ones to many, where the device tells them apart: a veth pair does not.
+    pub rx_multicast: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
     /// Packets sent; a GSO buffer is one.
@@ -81,11 +84,42 @@ impl Host {
             rx_bytes: read(&directory, "rx_bytes")?,
             rx_packets: read(&directory, "rx_packets")?,
             rx_dropped: read(&directory, "rx_dropped")?,
+            rx_multicast: read(&directory, "multicast")?,
             tx_bytes: read(&directory, "tx_bytes")?,
             tx_packets: read(&directory, "tx_packets")?,
             tx_dropped: read(&directory, "tx_dropped")?,
         })
     }
+}
+
+impl Network {
+    /// What the kernel has counted at each interface there, by index. sysfs would only tell of the namespace that it was
+    /// mounted in.
+    pub fn link_statistics(&self) -> Result<BTreeMap<u32, LinkStatistics>> {
+        let shown = self.run("ip", ["-statistics", "-json", "link", "show"])?;
+        let shown: Vec<Value> = serde_json::from_str(&shown).context("parse what ip shows of interfaces")?;
+        shown.iter().map(counted).collect()
+    }
+}
+
+/// One interface of what `ip -statistics -json link show` prints.
+fn counted(link: &Value) -> Result<(u32, LinkStatistics)> {
+    let ifindex = link["ifindex"].as_u64().and_then(|index| index.try_into().ok());
+    let ifindex = ifindex.with_context(|| format!("no index in {link}"))?;
+    let count = |way: &str, what: &str| {
+        let count = link["stats64"][way][what].as_u64();
+        count.with_context(|| format!("no count of {way} {what} in {link}"))
+    };
+    let statistics = LinkStatistics {
+        rx_bytes: count("rx", "bytes")?,
+        rx_packets: count("rx", "packets")?,
+        rx_dropped: count("rx", "dropped")?,
+        rx_multicast: count("rx", "multicast")?,
+        tx_bytes: count("tx", "bytes")?,
+        tx_packets: count("tx", "packets")?,
+        tx_dropped: count("tx", "dropped")?,
+    };
+    Ok((ifindex, statistics))
 }
 
 impl Engine {

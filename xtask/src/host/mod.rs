@@ -6,6 +6,7 @@
 //! nothing stays: no process, mount, namespace, interface, rule, cgroup or file.
 
 mod build;
+mod cable;
 mod cgroups;
 mod connect;
 mod engine;
@@ -86,6 +87,11 @@ impl Host {
     /// A directory that both sides see under this path and that goes with the host.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Its control group in the v2 hierarchy, as this process sees it. Whatever runs in the host is in one below it.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
     }
 
     /// The process that keeps the namespaces; `/proc/<holder>/ns` has them.

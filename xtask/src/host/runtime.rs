@@ -1,7 +1,8 @@
-//! A container runtime for machines whose root is not allowed everything.
+//! Container runtimes: runc with what it is told changed on the way.
 //!
-//! `docker run --privileged` asks for every capability the kernel knows and fails where the engine itself lacks
-//! one, as in many virtual machines and build containers.
+//! One is for machines whose root is not allowed everything: `docker run --privileged` asks for every capability the
+//! kernel knows and fails where the engine itself lacks one, as in many virtual machines and build containers. The other
+//! puts containers into the control groups that systemd would give them, where there is no systemd to ask.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// The name given to Docker's `--runtime`.
+/// What Docker's `--runtime` calls the one that asks for no more than there is.
 pub(super) const NAME: &str = "dtm-runc";
+/// What Docker's `--runtime` calls the one that makes scopes.
+pub(super) const SCOPES: &str = "dtm-scopes";
 
 /// In the kernel's order (`linux/capability.h`).
 const CAPABILITIES: [&str; 41] = [
@@ -66,10 +69,35 @@ pub(super) fn install(directory: &Path, runc: &Path) -> Result<Option<PathBuf>> 
     if missing.is_empty() {
         return Ok(None);
     }
-    let path = directory.join(NAME);
-    fs::write(&path, script(&missing, runc)).with_context(|| format!("write {}", path.display()))?;
+    write(directory, NAME, &script(&missing, runc)).map(Some)
+}
+
+/// Writes a wrapper around `runc` into `directory` that moves containers from the group `parent` to where systemd's
+/// driver has them: a scope `docker-<id>.scope` in `system.slice` of the group `host`.
+pub(super) fn install_scopes(directory: &Path, host: &str, parent: &str, runc: &Path) -> Result<PathBuf> {
+    let script = format!(
+        r#"#!/bin/sh
+previous=
+for argument do
+    case $previous in
+    --bundle|-b)
+        sed -i 's|"cgroupsPath":"{parent}/\([0-9a-f]*\)"|"cgroupsPath":"/{host}/system.slice/docker-\1.scope"|' \
+            "$argument/config.json" || exit ;;
+    esac
+    previous=$argument
+done
+exec '{runc}' "$@"
+"#,
+        runc = runc.display()
+    );
+    write(directory, SCOPES, &script)
+}
+
+fn write(directory: &Path, name: &str, script: &str) -> Result<PathBuf> {
+    let path = directory.join(name);
+    fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("make the runtime executable")?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 /// The capabilities up to `last` that the bounding set lacks.

@@ -5,8 +5,13 @@
 //! traffic udp-send ADDRESS:PORT DATAGRAMS SIZE [SEGMENT]   with SEGMENT, as UDP_SEGMENT buffers of SIZE
 //! traffic udp-receive PORT                                 for ever
 //! traffic udp-receive-merged PORT                          for ever, with UDP_GRO
+//! traffic udp-neglect PORT                                 for ever, with a small buffer and without reading it
+//! traffic multicast-receive GROUP:PORT INTERFACE SOCKETS   for ever, on as many sockets; INTERFACE is an address
 //! traffic tcp-send ADDRESS:PORT BYTES                      waits until the other side has read all of it
 //! traffic tcp-receive PORT                                 for ever
+//! traffic tcp-leave ADDRESS:PORT BYTES                     hangs up first, without waiting for the other side's end
+//! traffic tcp-hold PORT                                    reads one connection to its end and never hangs up
+//! traffic tcp-refused ADDRESS:PORT TIMES                   where nobody listens
 //! traffic frames INTERFACE FRAMES FRAME [bypass]           FRAME in hexadecimal; past every qdisc
 //! traffic buffers INTERFACE BUFFERS FRAME TYPE HEADERS SEGMENT
 //!                                                          as GSO buffers: see packets.rs
@@ -14,6 +19,8 @@
 //! traffic xdp-pass INTERFACE                               an XDP program that passes everything, until it is ended
 //! ```
 
+mod deaf;
+mod hanging_up;
 mod options;
 mod packets;
 mod sockets;
@@ -33,6 +40,13 @@ fn main() -> Result<()> {
         }
         ["udp-receive", port] => sockets::udp_receive(port.parse()?, false),
         ["udp-receive-merged", port] => sockets::udp_receive(port.parse()?, true),
+        ["udp-neglect", port] => deaf::udp_neglect(port.parse()?),
+        ["multicast-receive", group, interface, sockets] => {
+            deaf::multicast_receive(group.parse()?, interface.parse()?, sockets.parse()?)
+        }
+        ["tcp-leave", to, bytes] => hanging_up::tcp_leave(to, bytes.parse()?),
+        ["tcp-hold", port] => hanging_up::tcp_hold(port.parse()?),
+        ["tcp-refused", to, times] => hanging_up::tcp_refused(to, times.parse()?),
         ["tcp-send", to, bytes] => sockets::tcp_send(to, bytes.parse()?),
         ["tcp-receive", port] => sockets::tcp_receive(port.parse()?),
         ["frames", interface, count, frame] => packets::frames(interface, count.parse()?, frame, false),

@@ -1,0 +1,15 @@
+//! Every network mode of Docker's, on both engines: what a container moves is counted and named whatever network it
+//! uses, exactly.
+//!
+//! One file or folder per mode. What only shows where several meet is in `invariant`.
+
+mod bridge;
+mod comebacks;
+mod facts;
+mod host;
+mod invariant;
+mod macvlan;
+mod nested;
+mod overlay;
+mod places;
+mod shared;
