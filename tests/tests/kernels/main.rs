@@ -28,10 +28,16 @@ echo \"ended with $?\"
 poweroff -f
 ";
 
-/// What the suite makes interfaces of and attaches to them with.
-const MODULES: [&str; 4] = [
+/// What the suite makes interfaces of and attaches to them with, each after what it needs.
+const MODULES: [&str; 10] = [
     "drivers/net/veth",
     "drivers/net/macvlan",
+    "drivers/net/ipvlan/ipvlan",
+    "net/llc/llc",
+    "net/802/stp",
+    "net/802/garp",
+    "net/802/mrp",
+    "net/8021q/8021q",
     "net/sched/sch_ingress",
     "net/sched/cls_bpf",
 ];
@@ -112,8 +118,8 @@ fn initrd(directory: &Path, unpacked: &Path) -> Result<PathBuf> {
         .with_program(program)?
         .with_executable("/init", INIT.as_bytes())?
         .with_directory("/dev")?;
-    for path in MODULES {
-        let name = path.replace('/', "-");
+    for (number, path) in MODULES.into_iter().enumerate() {
+        let name = format!("{number:02}-{}", path.replace('/', "-"));
         image = image.with_file(&format!("/modules/{name}.ko"), &module(unpacked, path)?)?;
     }
     image.unpack(&root)?;

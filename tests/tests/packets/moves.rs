@@ -1,5 +1,7 @@
 //! Real interfaces of other network namespaces: what is attached there, and what moves there attached.
 
+use std::net::Ipv4Addr;
+
 use dtm_daemon::{
     bpf::{AttachError, Attacher, Counts, Kernel, Mode, Place, Side, Standing, tcx_is_supported},
     config::AttachMode,
@@ -40,8 +42,60 @@ fn attacher(kernel: &Kernel, mode: AttachMode, side: Side) -> Attacher {
     attacher.at(side)
 }
 
-#[test]
-fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
+/// A device over another, which its container is given.
+struct Device {
+    name: &'static str,
+    /// Makes it over `parent0`; false where the kernel cannot.
+    make: fn(&Namespace) -> bool,
+    /// What a payload becomes as the container sends it, and as it arrives from outside.
+    frames: fn(usize) -> [Vec<u8>; 2],
+}
+
+const MACVLAN: Device = Device {
+    name: "macvlan0",
+    make: |host| {
+        host.add_macvlan("macvlan0", "parent0", DEVICE);
+        true
+    },
+    frames: |payload| [frame(payload), answer(&frame(payload))],
+};
+
+/// On a VLAN, which is on the wire outside and on no container's device.
+const MACVLAN_ON_VLAN: Device = Device {
+    name: "macvlan5",
+    make: |host| {
+        let is_made = host.add_vlan("parent0.5", "parent0", 5);
+        if is_made {
+            host.add_macvlan("macvlan5", "parent0.5", DEVICE);
+        }
+        is_made
+    },
+    frames: |payload| {
+        let mut tagged = answer(&frame(payload));
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        [frame(payload), tagged]
+    },
+};
+
+const IPVLAN: Device = Device {
+    name: "ipvlan0",
+    make: |host| host.add_ipvlan("ipvlan0", "parent0"),
+    // Its hardware address is its parent's: it is known by its IP address.
+    frames: |payload| {
+        let (inside, outside) = (CONTAINER, Ipv4Addr::new(10, 9, 8, 1));
+        let between = |from, to| {
+            let packet = PacketBuilder::ethernet().ipv4_between(from, to).udp(9);
+            packet.payload(payload).build()
+        };
+        [between(inside, outside), answer(&between(outside, inside))]
+    },
+};
+
+/// The address of the container's ipvlan.
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 9, 8, 7);
+
+/// What is attached to a device before its container is given it counts there what the kernel counts.
+fn goes_on_counting_in_its_container(device: &Device) {
     let kernel = kernel();
     let (host, network, container) = (Namespace::new(), Namespace::new(), Namespace::new());
     host.add_pair("parent0", "network0", &network);
@@ -49,8 +103,11 @@ fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     for number in 0..4 {
         container.add_pair(&format!("own{number}"), &format!("other{number}"), &container);
     }
-    host.add_macvlan("macvlan0", "parent0", DEVICE);
-    let before = host.index("macvlan0");
+    if !(device.make)(&host) {
+        // Those that have it are emulated, by the suite `kernels`.
+        return;
+    }
+    let before = host.index(device.name);
     let attachment = host.enter(|| attacher(&kernel, AttachMode::Tcx, Side::OwnDevice).attach(before, false));
     if !tcx_is_supported() {
         let Err(AttachError::Tcx { source, .. }) = attachment else {
@@ -61,27 +118,46 @@ fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
     }
     let attachment = attachment.expect("it is attached");
 
-    host.hand_over("macvlan0", &container);
-    let after = container.index("macvlan0");
+    host.hand_over(device.name, &container);
+    let after = container.index(device.name);
     assert_ne!(after, before, "its index is another one");
     let place = attachment.place().expect("it is at an interface");
     let look =
         container.enter(|| attacher(&kernel, AttachMode::Tcx, Side::OwnDevice).look(after, place, true));
     assert_eq!(look.expect("the kernel tells"), Some(Standing::First));
-    container.switch_on("macvlan0");
-    for (number, payload) in [0, 46, 500, 1486].into_iter().enumerate() {
-        container.send("macvlan0", &frame(payload), 10 + number);
-        network.send("network0", &answer(&frame(payload)), 20 + number);
+    container.add_address(device.name, CONTAINER);
+    container.switch_on(device.name);
+    // Behind a VLAN's tag the kernel wants two bytes at least.
+    for (number, payload) in [2, 46, 500, 1400].into_iter().enumerate() {
+        let [sent, arriving] = (device.frames)(payload);
+        container.send(device.name, &sent, 10 + number);
+        network.send("network0", &arriving, 20 + number);
     }
     // 10 + 11 + 12 + 13 frames sent; 20 + 21 + 22 + 23 received.
-    let counted = container.counted("macvlan0");
+    let counted = container.counted(device.name);
     assert_eq!(counted.map(|(_bytes, packets)| packets), [86, 46]);
     assert_eq!(slot(&kernel), counted);
 
     drop(attachment);
-    container.send("macvlan0", &frame(46), 1);
-    network.send("network0", &answer(&frame(46)), 1);
+    let [sent, arriving] = (device.frames)(46);
+    container.send(device.name, &sent, 1);
+    network.send("network0", &arriving, 1);
     assert_eq!(slot(&kernel), counted, "what is taken off counts no more");
+}
+
+#[test]
+fn a_macvlan_attached_before_its_move_goes_on_counting_in_its_container() {
+    goes_on_counting_in_its_container(&MACVLAN);
+}
+
+#[test]
+fn a_macvlan_on_a_vlan_goes_on_counting_in_its_container() {
+    goes_on_counting_in_its_container(&MACVLAN_ON_VLAN);
+}
+
+#[test]
+fn an_ipvlan_goes_on_counting_in_its_container() {
+    goes_on_counting_in_its_container(&IPVLAN);
 }
 
 #[test]

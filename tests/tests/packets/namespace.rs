@@ -14,8 +14,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoMacVlan, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-        MacVlanMode,
+        InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
     },
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -87,16 +87,48 @@ impl Namespace {
 
     /// A macvlan in bridge mode over `parent`, with an address of its own, as Docker makes one.
     pub(crate) fn add_macvlan(&self, name: &str, parent: &str, hardware: [u8; 6]) {
+        let data = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
+        let is_made = self.add_over(name, parent, Some(hardware), InfoKind::MacVlan, data);
+        assert!(is_made, "this kernel has no macvlan");
+    }
+
+    /// An ipvlan of layer 2 over `parent`, as Docker makes one; false where the kernel has none.
+    pub(crate) fn add_ipvlan(&self, name: &str, parent: &str) -> bool {
+        let data = InfoData::IpVlan(vec![InfoIpVlan::Mode(IpVlanMode::L2)]);
+        self.add_over(name, parent, None, InfoKind::IpVlan, data)
+    }
+
+    /// A VLAN over `parent`, up; false where the kernel has none.
+    pub(crate) fn add_vlan(&self, name: &str, parent: &str, id: u16) -> bool {
+        let data = InfoData::Vlan(vec![InfoVlan::Id(id)]);
+        let is_made = self.add_over(name, parent, None, InfoKind::Vlan, data);
+        if is_made {
+            self.switch_on(name);
+        }
+        is_made
+    }
+
+    /// A device over another; false where the kernel does not know the kind.
+    fn add_over(
+        &self,
+        name: &str,
+        parent: &str,
+        hardware: Option<[u8; 6]>,
+        kind: InfoKind,
+        data: InfoData,
+    ) -> bool {
         let mut message = named(name);
+        message.attributes.extend(hardware.map(address));
         message.attributes.extend([
-            address(hardware),
             LinkAttribute::Link(self.index(parent)),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::MacVlan),
-                LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)])),
-            ]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]),
         ]);
-        self.order(RouteNetlinkMessage::NewLink(message), NEW);
+        let made = self.ask(|requests| requests.acknowledged(RouteNetlinkMessage::NewLink(message), NEW));
+        match made {
+            Ok(()) => true,
+            Err(error) if error.is(libc::EOPNOTSUPP) => false,
+            Err(error) => panic!("make {name}: {error}"),
+        }
     }
 
     /// Moves an interface to another namespace, where it is down.
