@@ -2,6 +2,7 @@
 //! `cargo xtask bench`, which builds it for release.
 
 mod births;
+mod groups;
 mod process;
 mod programs;
 mod rtnl;
@@ -18,9 +19,10 @@ fn main() -> Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::thread::available_parallelism()?;
     println!("kernel {}, {cpus} CPUs", kernel.trim());
-    let parts: [(&str, Part); 3] = [
+    let parts: [(&str, Part); 4] = [
         ("programs", programs::run),
         ("births", births::run),
+        ("groups", groups::run),
         ("scrapes", scrapes::run),
     ];
     // cargo adds an option of its own.
