@@ -33,6 +33,12 @@ impl Suite {
         matches!(self, Self::Integration(_))
     }
 
+    /// Whether its tests would meet in the kernel: a wait for RTNL or RCU is the whole machine's, and `kfree_skb` sees every
+    /// namespace. Emulated machines have a kernel each.
+    fn is_one_by_one(&self) -> bool {
+        self.needs_root() && self.name() != "kernels"
+    }
+
     /// Compiles it without running it.
     pub(super) fn build(&self) -> Command {
         let mut command = self.targets();
@@ -52,8 +58,7 @@ impl Suite {
                 .arg(format!("target.'cfg(unix)'.runner={runner}"));
         }
         command.arg("--");
-        if self.needs_root() {
-            // One at a time: a wait for RTNL or RCU is the whole machine's, and kfree_skb sees every namespace.
+        if self.is_one_by_one() {
             command.arg("--test-threads=1");
         }
         command.args(arguments);
