@@ -23,6 +23,7 @@ mod names;
 mod namespaces;
 mod naming;
 mod networks;
+mod placing;
 mod reading;
 mod resolving;
 mod slots;

@@ -1,8 +1,8 @@
 //! Whose interface this is: pure choices over what the kernel and Docker said.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use super::Infrastructure;
+use super::{Infrastructure, placing::is_hidden};
 use crate::{
     docker::{Container, ContainerId, Network},
     net::Peer,
@@ -39,35 +39,6 @@ pub(crate) fn owner<'a>(
     makers.first().copied()
 }
 
-/// Docker's name for the network that is the host's own.
-pub(crate) const HOST_NETWORK: &str = "host";
-
-/// Whether a container is on the host's network: by its own mode, or by that of the one whose network it shares. None
-/// while Docker has not said.
-pub(crate) fn is_on_host<'a>(
-    container: &'a Arc<Container>,
-    find: impl Fn(&ContainerId) -> Option<&'a Arc<Container>>,
-) -> Option<bool> {
-    let mut container = container;
-    // Docker lets nobody join one that joins another; somebody else's engine may.
-    for _ in 0..8 {
-        match &*container.network_mode {
-            "" => return None,
-            HOST_NETWORK => return Some(true),
-            mode => match mode.strip_prefix("container:") {
-                Some(id) => container = find(&ContainerId::parse(id)?)?,
-                None => return Some(false),
-            },
-        }
-    }
-    Some(false)
-}
-
-/// Whether containers have devices to themselves on a network, with no end at the host.
-pub(crate) fn has_own_devices(network: &Network) -> bool {
-    matches!(&*network.driver, "macvlan" | "ipvlan")
-}
-
 /// The Docker network whose bridge has this name.
 pub(crate) fn network_of_bridge<'a>(
     bridge: &str,
@@ -81,7 +52,7 @@ pub(crate) fn hidden_network<'a>(
     beginning: &str,
     mut networks: impl Iterator<Item = &'a Network>,
 ) -> Option<&'a Network> {
-    networks.find(|network| &*network.driver == "overlay" && network.id.starts_with(beginning))
+    networks.find(|network| is_hidden(network) && network.id.starts_with(beginning))
 }
 
 /// The Docker network of an interface of `container` whose place says nothing of it: that of the endpoint with the
@@ -105,31 +76,9 @@ pub(crate) fn network<'a>(
 /// The label of an interface whose name could not be read before it was gone.
 pub(crate) const UNKNOWN_INTERFACE: &str = "unknown";
 
-/// Why traffic of a container is not counted, for the first of its networks of which that is so; `is_counted` says of a
-/// network's name whether something counts there for the container.
-pub(crate) fn uncovered(
-    container: &Container,
-    networks: &HashMap<Arc<str>, Network>,
-    is_counted: impl Fn(&str) -> bool,
-) -> Option<&'static str> {
-    let mut missing = container
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| networks.get(&endpoint.network_id))
-        .filter(|network| !is_counted(&network.name));
-    missing.find_map(|network| match &*network.driver {
-        // Whatever is on a bridge is seen, named or not.
-        "bridge" | "null" | "host" => None,
-        "overlay" => Some("overlay_network"),
-        "macvlan" => Some("macvlan_network"),
-        "ipvlan" => Some("ipvlan_network"),
-        _ => Some("network_driver"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use super::*;
     use crate::docker::{ContainerState, Endpoint};
@@ -271,26 +220,5 @@ mod tests {
         let by_address = network(&container, Some(&peer(9, "10.0.0.2")), networks.values()).unwrap();
         assert_eq!(&*by_address.id, "far");
         assert_eq!(network(&container, None, networks.values()), None);
-    }
-
-    #[test]
-    fn what_is_not_counted_has_a_reason() {
-        let networks = networks();
-        let far = container(
-            'a',
-            "front",
-            vec![endpoint("front", 1, "10.0.0.2"), endpoint("far", 2, "10.0.1.2")],
-        );
-        assert_eq!(
-            uncovered(&far, &networks, |_network| false),
-            Some("macvlan_network")
-        );
-        assert_eq!(uncovered(&far, &networks, |network| network == "far-name"), None);
-        let front = container('a', "front", vec![endpoint("front", 1, "10.0.0.2")]);
-        assert_eq!(
-            uncovered(&front, &networks, |_network| false),
-            None,
-            "what is on a bridge is seen before it is named"
-        );
     }
 }

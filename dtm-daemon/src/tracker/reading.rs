@@ -16,9 +16,12 @@ use super::{
     containers::{Drops, Tracked},
     drops::{add, direction},
     interfaces::{AttachmentState, REFUSED, Role, states},
-    naming::uncovered,
+    placing::{Sight, place, uncovered},
 };
-use crate::{bpf::Mode, docker::ContainerState};
+use crate::{
+    bpf::Mode,
+    docker::{ContainerId, ContainerState, Network},
+};
 
 /// Drops of one pass, by whose they are.
 #[derive(Default)]
@@ -28,6 +31,22 @@ struct DropsRead {
     all: BTreeMap<Arc<str>, u64>,
     entries: u64,
     success: bool,
+}
+
+/// A container's places as the tracker knows them.
+struct Seen<'a> {
+    tracker: &'a Tracker,
+    tracked: &'a Tracked,
+}
+
+impl Sight for Seen<'_> {
+    fn group(&self) -> Option<&'static str> {
+        self.tracker.group_uncovered(&self.tracked.container.id)
+    }
+
+    fn is_counted_on(&self, network: &Network) -> bool {
+        self.tracked.is_counted_on(&network.name)
+    }
 }
 
 impl Tracker {
@@ -123,12 +142,16 @@ impl Tracker {
     }
 
     /// Why traffic of a container cannot be shown, where that is so.
-    fn uncovered(&self, tracked: &Tracked) -> Option<&'static str> {
-        let container = &tracked.container;
-        self.host_uncovered(&container.id).or_else(|| {
-            let is_counted = |network: &str| tracked.is_counted_on(network);
-            uncovered(container, self.networks.by_id(), is_counted)
-        })
+    pub(super) fn uncovered(&self, tracked: &Tracked) -> Option<&'static str> {
+        let find = |id: &ContainerId| self.containers.get(id).map(|tracked| &tracked.container);
+        let place = place(&tracked.container, self.networks.by_id(), find)?;
+        uncovered(
+            &place,
+            &Seen {
+                tracker: self,
+                tracked,
+            },
+        )
     }
 
     /// The kernel's drops and those that are kept from before, by whose they are.

@@ -23,6 +23,7 @@ use super::{
     attaching::Generation,
     interfaces::{AttachmentState, DEVICES, Interface, OWN_NETNS, Role},
     naming::{self, Identity},
+    placing::has_own_devices,
     resolving::{ResolveJob, ResolveOrder},
     spares::Kind,
 };
@@ -260,7 +261,7 @@ impl Tracker {
         let lacks = |tracked: &super::containers::Tracked| {
             tracked.container.endpoints.iter().any(|endpoint| {
                 let network = self.networks.by_id().get(&endpoint.network_id);
-                network.is_some_and(naming::has_own_devices) && !tracked.is_counted_on(&endpoint.network)
+                network.is_some_and(has_own_devices) && !tracked.is_counted_on(&endpoint.network)
             })
         };
         let due: Vec<ContainerId> = self
@@ -293,9 +294,8 @@ impl Tracker {
                     continue;
                 };
                 let network = naming::network(&tracked.container, Some(&peer), self.networks.known());
-                let is_wanted = network.is_some_and(|network| {
-                    naming::has_own_devices(network) && !tracked.is_counted_on(&network.name)
-                });
+                let is_wanted = network
+                    .is_some_and(|network| has_own_devices(network) && !tracked.is_counted_on(&network.name));
                 if !is_wanted {
                     continue;
                 }
@@ -330,7 +330,7 @@ impl Tracker {
 
     /// Whether there is a network on which containers have devices to themselves.
     pub(super) fn has_device_networks(&self) -> bool {
-        self.networks.known().any(naming::has_own_devices)
+        self.networks.known().any(has_own_devices)
     }
 
     fn add_device(&mut self, link: Link, role: Role) -> Option<Birth> {

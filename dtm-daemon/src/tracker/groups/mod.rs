@@ -24,7 +24,8 @@ use super::{
     Tracker,
     attaching::Report,
     interfaces::{AttachmentState, GROUPS, Interface, Named, Role},
-    naming::{self, HOST_NETWORK, Identity},
+    naming::Identity,
+    placing::{self, HOST_NETWORK},
     spares::Kind,
 };
 use crate::{
@@ -234,7 +235,7 @@ impl Tracker {
     /// Whether a container is on the host's network, by itself or because the one is whose network it shares; none
     /// while Docker has not said.
     pub(super) fn is_on_host(&self, id: &ContainerId) -> Option<bool> {
-        naming::is_on_host(&self.containers.get(id)?.container, |id| {
+        placing::is_on_host(&self.containers.get(id)?.container, |id| {
             self.containers.get(id).map(|tracked| &tracked.container)
         })
     }
@@ -430,10 +431,7 @@ impl Tracker {
     }
 
     /// Why nothing counts for a container on the host's network, where that is so.
-    pub(super) fn host_uncovered(&self, id: &ContainerId) -> Option<&'static str> {
-        if self.is_on_host(id) != Some(true) {
-            return None;
-        }
+    pub(super) fn group_uncovered(&self, id: &ContainerId) -> Option<&'static str> {
         if !self.groups.are_there() {
             return Some("cgroup_v2_missing");
         }
