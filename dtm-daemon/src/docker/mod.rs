@@ -3,6 +3,7 @@
 //! [`watch()`] is the only thing that talks to the engine, and only asks: every request is a GET. What it learns it
 //! tells in [`DockerUpdate`]s, in order; `registry` decides what an event or a late answer means.
 
+mod about;
 mod ask;
 #[cfg(test)]
 mod captured;
@@ -14,6 +15,7 @@ mod plain;
 mod registry;
 mod watch;
 
+pub use about::About;
 pub use connect::preflight;
 pub use model::{Container, ContainerId, ContainerState, DockerUpdate, Endpoint, Network};
 pub use watch::watch;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use super::About;
+
 /// A container's full id: 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerId(Arc<str>);
@@ -135,6 +137,8 @@ pub enum DockerUpdate {
         /// The engine's version.
         version: Arc<str>,
     },
+    /// How the engine that answered runs; said once for each connection, where it says that.
+    About(About),
     /// A container was created, started, renamed, connected, disconnected, paused, …: this is it now.
     Container(Container),
     /// A container ended (`die`). Its details may no longer be asked for.

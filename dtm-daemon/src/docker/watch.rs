@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DockerUpdate,
+    about::about,
     ask::Questions,
     connect::{Engine, connect, reason},
     list::{is_nonsense, list},
@@ -138,6 +139,9 @@ impl Watch {
         }
         let mut questions = Questions::new(docker.clone());
         let mut silence = pin!(silence(&docker));
+        // Not before the list: names do not wait for it.
+        let mut about = pin!(about(&host, &docker));
+        let mut is_asked = true;
         loop {
             questions.ask(&mut self.registry);
             tokio::select! {
@@ -147,6 +151,16 @@ impl Watch {
                     self.tell(update).await?;
                 }
                 update = questions.answer(&mut self.registry) => self.tell(update?).await?,
+                about = &mut about, if is_asked => {
+                    is_asked = false;
+                    match about {
+                        Ok(about) => self.tell(Some(DockerUpdate::About(about))).await?,
+                        Err(error) => {
+                            let error = format_args!("{error:#}");
+                            tracing::debug!(error, "docker does not say how it runs");
+                        }
+                    }
+                }
                 () = self.unknown_networks.notified() => self.registry.ask_for_networks(),
                 error = &mut silence => return Err(error),
             }

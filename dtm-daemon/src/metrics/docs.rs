@@ -55,6 +55,8 @@ there is no series with a zero in it but `dtm_container_uncovered`, with the rea
 |---|---|
 | `overlay_network`, `macvlan_network`, `ipvlan_network` | nothing is attached on such a network (yet). For overlay networks `--path.docker-netns` must be where the engine mounts its namespaces, in a container with `:rslave` |
 | `network_driver` | a driver that dtm does not know |
+| `rootless_engine` | the engine is rootless: its networks, the one it calls the host's included, are in a namespace that RootlessKit keeps, out of dtm's sight. Containers on the host's network are counted where the engine makes control groups for them |
+| `bridge_not_found` | the network's bridge is not in the network namespace that dtm is in: it is to share the host's (`--network host`), or the engine is on another machine |
 | `cgroup_v2_missing` | the host has no cgroup v2 hierarchy that dtm could mount (Linux 5.2, `CAP_SYS_ADMIN`) |
 | `cgroup_not_found` | no group has this container's id in its name: dtm does not see the host's groups (`--cgroupns host`, `--pid host`), or the engine is on another machine |
 | `cgroup_program_exclusive` | a group above has a program that admits no other beside it, as systemd's `IPAccounting=` makes on older hosts |

@@ -77,7 +77,7 @@ pub use self::{
 };
 use crate::{
     bpf::{AttachError, CgroupWatch, Kernel},
-    docker::DockerUpdate,
+    docker::{About, DockerUpdate},
     memory::{self, Freed},
     net::{Link, LinkEvent, LinkKind, LinkWatch, dump},
 };
@@ -169,6 +169,8 @@ struct Docker {
     /// Since when it has answered, while it does.
     since: Option<Instant>,
     version: Arc<str>,
+    /// It is rootless: its networks are out of sight.
+    rootless: bool,
 }
 
 /// The tracker's own counters.
@@ -365,12 +367,22 @@ impl Tracker {
                     up: Some(true),
                     since: self.docker.since.or(Some(now)),
                     version,
+                    rootless: self.docker.rootless,
                 };
                 self.networks.listed(networks, now);
                 self.containers.listed(containers, now);
                 self.consider_groups();
                 self.look_into_containers(now);
                 self.bridges_changed()?;
+            }
+            DockerUpdate::About(About { rootless, .. }) => {
+                if rootless && !self.docker.rootless {
+                    tracing::warn!(
+                        "this engine is rootless: its networks are in RootlessKit's namespace, which dtm does not see; \
+                         containers on them are listed in dtm_container_uncovered and not counted"
+                    );
+                }
+                self.docker.rootless = rootless;
             }
             DockerUpdate::Container(container) => {
                 let id = container.id.clone();

@@ -44,6 +44,15 @@ impl Sight for Seen<'_> {
         self.tracker.group_uncovered(&self.tracked.container.id)
     }
 
+    fn is_rootless(&self) -> bool {
+        self.tracker.docker.rootless
+    }
+
+    fn has_bridge(&self, name: &str) -> bool {
+        let mut bridges = self.tracker.bridges.values();
+        bridges.any(|bridge| &*bridge.name == name)
+    }
+
     fn is_counted_on(&self, network: &Network) -> bool {
         self.tracked.is_counted_on(&network.name)
     }

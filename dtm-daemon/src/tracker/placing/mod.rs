@@ -10,6 +10,9 @@ pub(crate) const HOST_NETWORK: &str = "host";
 /// Docker's driver of the network `none`.
 const NO_NETWORK: &str = "null";
 
+/// The reason for what a rootless engine keeps out of sight.
+const ROOTLESS: &str = "rootless_engine";
+
 /// Where programs sit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
@@ -101,6 +104,12 @@ pub(crate) fn is_on_host<'a>(
 
 /// What is known of a container's places.
 pub(crate) trait Sight {
+    /// Whether its engine is rootless, and has its networks in a namespace that `RootlessKit` keeps.
+    fn is_rootless(&self) -> bool;
+
+    /// Whether there is a bridge of this name where dtm is.
+    fn has_bridge(&self, name: &str) -> bool;
+
     /// Why nothing counts at its control group, where that is so.
     fn group(&self) -> Option<&'static str>;
 
@@ -111,7 +120,10 @@ pub(crate) trait Sight {
 /// Why traffic of a container is not counted, for the first of its networks of which that is so.
 pub(crate) fn uncovered(place: &Place<'_>, sight: &impl Sight) -> Option<&'static str> {
     match place {
-        Place::Group => sight.group(),
+        Place::Group => sight.group().map(|reason| {
+            // Its groups are a user's, and not all are made.
+            if sight.is_rootless() { ROOTLESS } else { reason }
+        }),
         Place::Under(_) => None,
         Place::On(networks) => networks.iter().find_map(|network| uncovered_on(network, sight)),
     }
@@ -123,8 +135,14 @@ pub(crate) fn uncovered_on(network: &Network, sight: &impl Sight) -> Option<&'st
         return None;
     }
     match &*network.driver {
-        // Whatever is on a bridge is seen, named or not.
-        "bridge" | "host" => None,
+        _ if sight.is_rootless() => Some(ROOTLESS),
+        // Whatever is on a bridge that is here is seen, named or not.
+        "bridge" => {
+            let bridge = network.bridge.as_deref();
+            let is_elsewhere = bridge.is_some_and(|bridge| !sight.has_bridge(bridge));
+            is_elsewhere.then_some("bridge_not_found")
+        }
+        "host" => None,
         "overlay" => Some("overlay_network"),
         "macvlan" => Some("macvlan_network"),
         "ipvlan" => Some("ipvlan_network"),

@@ -35,7 +35,7 @@ fn networks() -> HashMap<Arc<str>, Network> {
         id: Arc::from(driver),
         name: Arc::from(driver),
         driver: Arc::from(driver),
-        bridge: None,
+        bridge: (driver == "bridge").then(|| Arc::from("docker0")),
     };
     let network = |driver| (Arc::from(driver), network(driver));
     drivers.map(network).into()
@@ -90,43 +90,100 @@ fn every_mode_has_its_place() {
     }
 }
 
-/// A host on which only these networks' containers are counted.
-struct Only<'a>(&'a [&'a str]);
+/// What a host offers a container.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offer<'a> {
+    /// The networks on which it is counted.
+    counted: &'a [&'a str],
+    is_rootless: bool,
+    is_elsewhere: bool,
+}
 
-impl Sight for Only<'_> {
+impl Sight for Offer<'_> {
+    fn is_rootless(&self) -> bool {
+        self.is_rootless
+    }
+
+    fn has_bridge(&self, name: &str) -> bool {
+        !self.is_elsewhere && name == "docker0"
+    }
+
     fn group(&self) -> Option<&'static str> {
-        (!self.0.contains(&"host")).then_some("cgroup_not_found")
+        (!self.counted.contains(&"host")).then_some("cgroup_not_found")
     }
 
     fn is_counted_on(&self, network: &Network) -> bool {
-        self.0.contains(&&*network.name)
+        self.counted.contains(&&*network.name)
     }
+}
+
+fn reasons(offer: Offer<'_>) -> [Option<&'static str>; 8] {
+    let networks = networks();
+    let on = |names: &[&str]| Place::On(names.iter().map(|name| &networks[*name]).collect());
+    [
+        on(&["bridge"]),
+        on(&["overlay"]),
+        on(&["macvlan"]),
+        on(&["bridge", "ipvlan"]),
+        on(&["weave"]),
+        on(&[]),
+        Place::Under(id('a')),
+        Place::Group,
+    ]
+    .map(|place| uncovered(&place, &offer))
 }
 
 #[test]
 fn what_is_not_counted_has_a_reason() {
-    let networks = networks();
-    let on = |names: &[&str]| Place::On(names.iter().map(|name| &networks[*name]).collect());
-    for (place, counted, expected) in [
-        (on(&["macvlan"]), &[][..], Some("macvlan_network")),
-        (on(&["ipvlan"]), &[], Some("ipvlan_network")),
-        (on(&["overlay"]), &[], Some("overlay_network")),
-        (on(&["weave"]), &[], Some("network_driver")),
-        (on(&["macvlan"]), &["macvlan"], None),
-        (on(&["weave"]), &["weave"], None),
-        (on(&["macvlan", "overlay"]), &["macvlan"], Some("overlay_network")),
-        // What is on a bridge is seen before it is named.
-        (on(&["bridge"]), &[], None),
-        (on(&["bridge", "macvlan"]), &["bridge"], Some("macvlan_network")),
-        (on(&[]), &[], None),
-        (Place::Under(id('a')), &[], None),
-        (Place::Group, &[], Some("cgroup_not_found")),
-        (Place::Group, &["host"], None),
-    ] {
-        assert_eq!(
-            uncovered(&place, &Only(counted)),
-            expected,
-            "{place:?} {counted:?}"
-        );
+    let expected = [
+        // What is on a bridge that is here is seen before it is named.
+        None,
+        Some("overlay_network"),
+        Some("macvlan_network"),
+        Some("ipvlan_network"),
+        Some("network_driver"),
+        None,
+        None,
+        Some("cgroup_not_found"),
+    ];
+    assert_eq!(reasons(Offer::default()), expected);
+}
+
+#[test]
+fn what_is_counted_has_none() {
+    for offer in [(false, false), (false, true), (true, false)] {
+        let (is_rootless, is_elsewhere) = offer;
+        let counted = &["bridge", "overlay", "macvlan", "ipvlan", "weave", "host"];
+        let offer = Offer {
+            counted,
+            is_rootless,
+            is_elsewhere,
+        };
+        assert_eq!(reasons(offer), [None; 8], "{offer:?}");
     }
+}
+
+#[test]
+fn bridges_of_another_namespace_are_missed() {
+    let offer = Offer {
+        is_elsewhere: true,
+        ..Offer::default()
+    };
+    let [bridge, _, _, both, ..] = reasons(offer);
+    assert_eq!([bridge, both], [Some("bridge_not_found"); 2]);
+}
+
+#[test]
+fn of_a_rootless_engine_nothing_is_shown_that_is_not_counted() {
+    let offer = Offer {
+        is_rootless: true,
+        ..Offer::default()
+    };
+    let all = Some("rootless_engine");
+    assert_eq!(reasons(offer), [all, all, all, all, all, None, None, all]);
+    let host = Offer {
+        counted: &["host"],
+        ..offer
+    };
+    assert_eq!(reasons(host), [all, all, all, all, all, None, None, None]);
 }
