@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Snapshot;
+use super::{Places, Snapshot};
 
 /// What the tracker can be asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Read the maps and answer with everything a scrape shows.
     Snapshot(oneshot::Sender<Arc<Snapshot>>),
+    /// Answer with everything that is attached to; no map is read for it.
+    Places(oneshot::Sender<Arc<Places>>),
 }
 
 /// The tracker has ended; the daemon is stopping.
@@ -32,9 +34,21 @@ impl TrackerHandle {
 
     /// The state as of now: the maps are read for this call, or for one that waited with it.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, TrackerStopped> {
+        self.ask(Command::Snapshot).await
+    }
+
+    /// Where dtm counts, or tries to, as of now.
+    pub async fn places(&self) -> Result<Arc<Places>, TrackerStopped> {
+        self.ask(Command::Places).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TrackerStopped> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(Command::Snapshot(reply))
+            .send(question(reply))
             .await
             .map_err(|_closed| TrackerStopped)?;
         answer.await.map_err(|_closed| TrackerStopped)
@@ -51,12 +65,20 @@ impl TrackerHandle {
 impl TrackerHandle {
     /// A handle whose owner answers with `snapshot` for as long as the handle lives.
     pub(crate) fn answering(snapshot: Snapshot, ready: bool) -> Self {
-        let snapshot = Arc::new(snapshot);
+        Self::answering_with(snapshot, Places::default(), ready)
+    }
+
+    /// The same, with `places` as well.
+    pub(crate) fn answering_with(snapshot: Snapshot, places: Places, ready: bool) -> Self {
+        let (snapshot, places) = (Arc::new(snapshot), Arc::new(places));
         let (commands, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
-            while let Some(Command::Snapshot(reply)) = asked.recv().await {
+            while let Some(command) = asked.recv().await {
                 // Who asked may have left.
-                drop(reply.send(Arc::clone(&snapshot)));
+                match command {
+                    Command::Snapshot(reply) => drop(reply.send(Arc::clone(&snapshot))),
+                    Command::Places(reply) => drop(reply.send(Arc::clone(&places))),
+                }
             }
         });
         Self::new(commands, watch::channel(ready).1)

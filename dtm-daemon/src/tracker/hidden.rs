@@ -192,6 +192,7 @@ impl Watcher {
         match opened.await {
             Ok(Ok(mut opened)) => {
                 opened.watched.network = hidden_network(&name).map(Arc::from);
+                opened.watched.inode = Some(inode);
                 self.known.insert(name, Known { number, inode });
                 self.tell(HiddenEvent::Opened(Box::new(opened))).await
             }

@@ -23,6 +23,7 @@ mod names;
 mod namespaces;
 mod naming;
 mod networks;
+mod places;
 mod placing;
 mod reading;
 mod resolving;
@@ -44,7 +45,7 @@ use anyhow::Context as _;
 use aya::maps::MapError;
 use dtm_common::{drops::Address, index::InterfaceKey};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,7 @@ use self::{
 pub use self::{
     handle::{TrackerHandle, TrackerStopped},
     infrastructure::Infrastructure,
+    places::{PlaceSnapshot, Places, UncoveredSnapshot},
     snapshot::{
         ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
     },
@@ -411,17 +413,19 @@ impl Tracker {
     }
 
     fn on_command(&mut self, command: Command) {
-        let Command::Snapshot(first) = command;
-        let mut waiting = vec![first];
+        let (mut snapshots, mut places) = (Vec::new(), Vec::new());
         // Whoever asked meanwhile gets the same pass over the maps.
-        while let Ok(Command::Snapshot(reply)) = self.commands.try_recv() {
-            waiting.push(reply);
+        let mut next = Some(command);
+        while let Some(command) = next {
+            match command {
+                Command::Snapshot(reply) => snapshots.push(reply),
+                Command::Places(reply) => places.push(reply),
+            }
+            next = self.commands.try_recv().ok();
         }
-        let snapshot = Arc::new(self.snapshot(Instant::now()));
-        for reply in waiting {
-            // A client that went away does not want its answer.
-            drop(reply.send(Arc::clone(&snapshot)));
-        }
+        let now = Instant::now();
+        answer(snapshots, || self.snapshot(now));
+        answer(places, || self.places(now));
     }
 
     fn keep_house(&mut self, now: Instant) {
@@ -472,5 +476,17 @@ impl Tracker {
         *self.counts.map_update_errors.entry(map).or_default() += 1;
         let error = error as &dyn std::error::Error;
         tracing::warn!(map, error, "cannot update a map");
+    }
+}
+
+/// Answers all who ask for the same.
+fn answer<T>(waiting: Vec<oneshot::Sender<Arc<T>>>, make: impl FnOnce() -> T) {
+    if waiting.is_empty() {
+        return;
+    }
+    let answer = Arc::new(make());
+    for reply in waiting {
+        // A client that went away does not want its answer.
+        drop(reply.send(Arc::clone(&answer)));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Watched {
     pub(super) requests: Requests,
     /// Of one that hides an overlay network: the beginning of the network's id.
     pub(super) network: Option<Arc<str>>,
+    /// The inode of such a one.
+    pub(super) inode: Option<u64>,
     attach_jobs: std_mpsc::Sender<AttachJob>,
     attach_thread: thread::JoinHandle<()>,
     /// Reads its events, where it is not dtm's own.
@@ -100,6 +102,7 @@ pub(super) fn open(
         watched: Watched {
             requests,
             network: None,
+            inode: None,
             attach_jobs,
             attach_thread,
             reader: None,

@@ -1,7 +1,8 @@
-//! The web server: the metrics, the health checks and the landing page.
+//! The web server: the metrics, the API, the health checks and the landing page.
 //!
 //! Nothing but this module knows HTTP. A request only ever asks the tracker; it never makes it do anything.
 
+mod api;
 mod connections;
 mod landing;
 mod listen;
@@ -66,6 +67,7 @@ fn router(tracker: TrackerHandle, config: Config) -> Router {
         .route(&config.telemetry_path, get(telemetry))
         .route("/-/healthy", get(|| async { "dtm is healthy\n" }))
         .route("/-/ready", get(ready))
+        .merge(api::routes())
         .with_state(App {
             scrapes: Scrapes::start(tracker.clone(), Arc::clone(&config)),
             tracker,

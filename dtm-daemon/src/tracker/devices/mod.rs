@@ -77,6 +77,17 @@ impl Devices {
         self.under_way
     }
 
+    /// The index of a device, and its namespace's inode; none while it is still in dtm's own.
+    pub(super) fn whereabouts(&self, key: InterfaceKey) -> Option<(Option<u64>, u32)> {
+        if let Some(inside) = self.inside.get(&key) {
+            return Some((Some(inside.inode), inside.ifindex));
+        }
+        let mut births = self.births.iter();
+        births
+            .find(|(_ifindex, born)| **born == key)
+            .map(|(ifindex, _born)| (None, *ifindex))
+    }
+
     /// Takes an attachment off; a filter is taken off where it is, if that is still there.
     pub(super) fn detach(
         &mut self,

@@ -1,7 +1,12 @@
 //! Where a container is counted, and why not: pure choices over what Docker says, for the daemon and for `dtm check`.
 
+mod advice;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
+pub(crate) use self::advice::advice;
 use crate::docker::{Container, ContainerId, Network};
 
 /// Docker's name for the network that is the host's own.
@@ -22,6 +27,20 @@ pub(crate) enum Hook {
     OwnDevice,
     /// At the container's control group.
     Cgroup,
+    /// At the bridge of a network, between it and the host.
+    Bridge,
+}
+
+impl Hook {
+    /// The word for it in the API.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::HostEnd => "host_end",
+            Self::OwnDevice => "own_device",
+            Self::Cgroup => "cgroup",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
 /// Where a container's traffic is on a network of this driver; none where dtm does not know that.
@@ -149,6 +168,3 @@ pub(crate) fn uncovered_on(network: &Network, sight: &impl Sight) -> Option<&'st
         _ => Some("network_driver"),
     }
 }
-
-#[cfg(test)]
-mod tests;
