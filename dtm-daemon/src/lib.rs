@@ -4,6 +4,7 @@
 //! One concern per folder; [`tracker`] owns the state, everything else hands it messages or reads its snapshot.
 
 pub mod bpf;
+pub mod check;
 pub mod config;
 pub mod docker;
 pub mod log;

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use dtm_daemon::{
-    config::{Config, Refusal},
+    check,
+    config::{Config, HostConfig, Refusal, Task},
     log, memory, serve,
 };
 
@@ -20,8 +21,9 @@ const WORKERS: usize = 2;
 fn main() -> ExitCode {
     // Before there are threads.
     memory::share_one_heap();
-    let config = match Config::load() {
-        Ok(config) => config,
+    let result = match Task::load() {
+        Ok(Task::Serve(config)) => start(*config).map(|()| ExitCode::SUCCESS),
+        Ok(Task::Check(config)) => look(config),
         Err(Refusal::Answer(text)) => {
             // Whoever closed the pipe has read enough.
             drop(io::stdout().write_all(text.as_bytes()));
@@ -32,13 +34,26 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match start(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Says what can be counted: success where that is everything.
+fn look(config: HostConfig) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let report = runtime.block_on(check::look(config));
+    // Whoever closed the pipe has read enough.
+    drop(io::stdout().write_all(report.to_string().as_bytes()));
+    Ok(if report.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn start(config: Config) -> anyhow::Result<()> {

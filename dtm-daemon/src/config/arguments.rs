@@ -8,8 +8,8 @@ use clap::{
 };
 
 use super::{
-    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, LONG_VERSION,
-    ListenAddress, LogFormat, Refusal, file, values,
+    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, HostConfig,
+    LONG_VERSION, ListenAddress, LogFormat, Refusal, Task, file, values,
 };
 
 /// What `--docker.host` is called on the command line.
@@ -37,7 +37,19 @@ enum Command {
     /// Count, and serve what was counted (what dtm does without a command)
     #[command(version = LONG_VERSION.as_str())]
     Serve(Arguments),
+    /// Say what this host and its engine offer, and what dtm could not count there
+    #[command(version = LONG_VERSION.as_str(), after_help = CHECK)]
+    Check(CheckArguments),
 }
+
+/// What `dtm check --help` ends with.
+const CHECK: &str = "\
+Starts nothing, changes nothing and can run beside a dtm. Attaches nothing but, for a moment, the programs that show what
+the kernel allows. To be run as dtm is to run: as root, or in a container with the same options.
+
+Exit code 0: everything that dtm counts can be counted here; 1: something would be missing, and it says which; 64: wrong usage.
+
+Flags win over DTM_* variables, those over the file of --config, that over the defaults.";
 
 #[derive(Debug, Args)]
 struct Arguments {
@@ -67,15 +79,8 @@ struct Arguments {
     )]
     telemetry_path: String,
 
-    /// Docker engine: unix:///path or tcp://host:port; without this, what DOCKER_HOST says
-    #[arg(
-        long = DOCKER_HOST,
-        env = "DTM_DOCKER_HOST",
-        value_name = "URL",
-        default_value = DockerHost::DEFAULT,
-        help_heading = "Docker"
-    )]
-    docker_host: DockerHost,
+    #[command(flatten)]
+    host: HostArguments,
 
     /// Docker label to show on dtm_container_info as label_NAME; repeatable, or separated by commas
     #[arg(
@@ -86,17 +91,6 @@ struct Arguments {
         help_heading = "Docker"
     )]
     container_labels: Vec<String>,
-
-    /// How to attach to interfaces
-    #[arg(
-        long = "attach-mode",
-        env = "DTM_ATTACH_MODE",
-        value_name = "MODE",
-        value_enum,
-        default_value_t = AttachMode::Auto,
-        help_heading = "Counting"
-    )]
-    attach_mode: AttachMode,
 
     /// How long the final totals of a container that ended stay: 5m, 300s or seconds; at most 24h
     #[arg(
@@ -119,6 +113,53 @@ struct Arguments {
         help_heading = "Counting"
     )]
     max_interfaces: u32,
+
+    /// What to log: error, warn, info, debug, trace or a filter such as info,dtm_daemon=debug
+    #[arg(
+        long = "log.level",
+        env = "DTM_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = values::log_filter,
+        help_heading = "Log"
+    )]
+    log_filter: String,
+
+    /// How to log
+    #[arg(
+        long = "log.format",
+        env = "DTM_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text,
+        help_heading = "Log"
+    )]
+    log_format: LogFormat,
+}
+
+/// What says which host and engine it is about, and how dtm is to count there.
+#[derive(Debug, Args)]
+struct HostArguments {
+    /// Docker engine: unix:///path or tcp://host:port; without this, what DOCKER_HOST says
+    #[arg(
+        long = DOCKER_HOST,
+        env = "DTM_DOCKER_HOST",
+        value_name = "URL",
+        default_value = DockerHost::DEFAULT,
+        help_heading = "Docker"
+    )]
+    docker_host: DockerHost,
+
+    /// How to attach to interfaces
+    #[arg(
+        long = "attach-mode",
+        env = "DTM_ATTACH_MODE",
+        value_name = "MODE",
+        value_enum,
+        default_value_t = AttachMode::Auto,
+        help_heading = "Counting"
+    )]
+    attach_mode: AttachMode,
 
     /// Where the host's procfs is mounted
     #[arg(
@@ -152,47 +193,40 @@ struct Arguments {
         help_heading = "Host"
     )]
     btf: PathBuf,
+}
 
-    /// What to log: error, warn, info, debug, trace or a filter such as info,dtm_daemon=debug
-    #[arg(
-        long = "log.level",
-        env = "DTM_LOG_LEVEL",
-        value_name = "LEVEL",
-        default_value = "info",
-        value_parser = values::log_filter,
-        help_heading = "Log"
-    )]
-    log_filter: String,
+#[derive(Debug, Args)]
+struct CheckArguments {
+    /// TOML file with the same keys as the flags, such as linger = "10m" or log.level = "debug"
+    #[arg(long = CONFIG, env = "DTM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 
-    /// How to log
-    #[arg(
-        long = "log.format",
-        env = "DTM_LOG_FORMAT",
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t = LogFormat::Text,
-        help_heading = "Log"
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    host: HostArguments,
 }
 
 /// Reads everything twice: once for what was given and where the file is, once more with what the file and
 /// Docker's own variable add put before it. So every value takes the same way, and clap judges it.
-pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Config, Refusal> {
+pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Task, Refusal> {
     let matches = CommandLine::command()
         .try_get_matches_from(&arguments)
         .map_err(|error| refusal(&error))?;
     // Flags and a command exclude each other: a command can only come first.
-    let (given, first_flag) = match matches.subcommand() {
-        Some((_serve, given)) => (given, 2),
-        None => (&matches, 1),
+    let (given, first_flag, takes): (_, _, fn(&str) -> bool) = match matches.subcommand() {
+        Some(("check", given)) => (given, 2, matters_to_check),
+        Some((_serve, given)) => (given, 2, is_setting),
+        None => (&matches, 1, is_setting),
     };
     let mut added = from_docker(given, docker_host)?;
     let config = given.get_one::<PathBuf>(CONFIG);
     if let Some(path) = config {
         let in_file = |problem| usage(&format!("{}: {problem}", path.display()));
         for setting in file::read(path, &is_setting).map_err(in_file)? {
-            if !is_given(given, &setting.key) && !added.iter().any(|other| other.key == setting.key) {
+            // The file is dtm's, whatever the command takes of it.
+            if takes(&setting.key)
+                && !is_given(given, &setting.key)
+                && !added.iter().any(|other| other.key == setting.key)
+            {
                 added.push(setting);
             }
         }
@@ -212,10 +246,12 @@ pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>)
         (_, refusal) => refusal,
     })?;
     let arguments = match line.command {
+        Some(Command::Check(CheckArguments { config: _, host })) => return Ok(Task::Check(host.into())),
         Some(Command::Serve(arguments)) => arguments,
         None => line.arguments,
     };
-    arguments.check().map_err(|problem| usage(&problem))
+    let config = arguments.check().map_err(|problem| usage(&problem))?;
+    Ok(Task::Serve(Box::new(config)))
 }
 
 /// What `DOCKER_HOST` says, where nothing of dtm's own overrides it. Empty is as good as not there, as for
@@ -236,10 +272,19 @@ fn from_docker(given: &ArgMatches, docker_host: Option<OsString>) -> Result<Vec<
 
 /// Whether the file may hold `key`.
 fn is_setting(key: &str) -> bool {
-    key != CONFIG
-        && Arguments::augment_args(clap::Command::new(""))
-            .get_arguments()
-            .any(|argument| argument.get_long() == Some(key))
+    key != CONFIG && has_flag::<Arguments>(key)
+}
+
+/// Whether `check` takes `key` from the file.
+fn matters_to_check(key: &str) -> bool {
+    has_flag::<HostArguments>(key)
+}
+
+fn has_flag<A: Args>(key: &str) -> bool {
+    let command = A::augment_args(clap::Command::new(""));
+    command
+        .get_arguments()
+        .any(|argument| argument.get_long() == Some(key))
 }
 
 fn is_given(matches: &ArgMatches, key: &str) -> bool {
@@ -276,6 +321,25 @@ fn usage(problem: &str) -> Refusal {
     Refusal::Usage(format!("{line}; try 'dtm --help'"))
 }
 
+impl From<HostArguments> for HostConfig {
+    fn from(arguments: HostArguments) -> Self {
+        let HostArguments {
+            docker_host,
+            attach_mode,
+            procfs,
+            docker_netns,
+            btf,
+        } = arguments;
+        Self {
+            docker_host,
+            attach_mode,
+            procfs,
+            docker_netns,
+            btf,
+        }
+    }
+}
+
 impl Arguments {
     /// What can only be said of several values together.
     fn check(self) -> Result<Config, String> {
@@ -283,17 +347,20 @@ impl Arguments {
             config: _,
             listen_addresses: given,
             telemetry_path,
-            docker_host,
+            host,
             container_labels,
-            attach_mode,
             linger,
             max_interfaces,
-            procfs,
-            docker_netns,
-            btf,
             log_filter,
             log_format,
         } = self;
+        let HostConfig {
+            docker_host,
+            attach_mode,
+            procfs,
+            docker_netns,
+            btf,
+        } = host.into();
         let container_labels = ContainerLabels::new(container_labels)
             .map_err(|problem| format!("invalid value for '--container-labels <LABEL>': {problem}"))?;
         let mut listen_addresses = Vec::new();

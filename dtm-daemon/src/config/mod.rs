@@ -72,6 +72,30 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// The part of the configuration that says which host and engine it is about, and how dtm is to count there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The Docker engine.
+    pub docker_host: DockerHost,
+    /// How to attach to interfaces.
+    pub attach_mode: AttachMode,
+    /// Where the host's procfs is mounted.
+    pub procfs: PathBuf,
+    /// Where the engine mounts the network namespaces it made.
+    pub docker_netns: PathBuf,
+    /// The running kernel's type information.
+    pub btf: PathBuf,
+}
+
+/// What dtm is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Count, and serve what was counted.
+    Serve(Box<Config>),
+    /// Say what can be counted.
+    Check(HostConfig),
+}
+
 /// How programs are attached to interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
@@ -108,7 +132,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Config {
+impl Task {
     /// Reads the command line, the environment and the file.
     pub fn load() -> Result<Self, Refusal> {
         Self::from_arguments(std::env::args_os().collect(), std::env::var_os("DOCKER_HOST"))
@@ -121,5 +145,19 @@ impl Config {
         docker_host: Option<OsString>,
     ) -> Result<Self, Refusal> {
         arguments::parse(arguments, docker_host)
+    }
+}
+
+#[cfg(test)]
+impl Config {
+    /// As [`Task::from_arguments`], of a daemon.
+    pub(crate) fn from_arguments(
+        arguments: Vec<OsString>,
+        docker_host: Option<OsString>,
+    ) -> Result<Self, Refusal> {
+        match Task::from_arguments(arguments, docker_host)? {
+            Task::Serve(config) => Ok(*config),
+            Task::Check(_) => panic!("dtm check has another configuration"),
+        }
     }
 }

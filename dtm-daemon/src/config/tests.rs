@@ -225,3 +225,45 @@ fn dockers_own_variable_is_below_the_flag_and_above_the_file() {
         "{line}"
     );
 }
+
+#[test]
+fn check_takes_what_matters_to_it_and_the_rest_of_the_file_as_it_is() {
+    let file = File::new(
+        "check",
+        "linger = '1m'\nattach-mode = 'clsact'\ndocker.host = 'unix:///file'\n",
+    );
+    let check = |arguments: &[&str]| {
+        let arguments = [&["dtm", "check"], arguments].concat().into_iter();
+        Task::from_arguments(arguments.map(OsString::from).collect(), None)
+    };
+    let expected = HostConfig {
+        docker_host: DockerHost::Unix(PathBuf::from("/file")),
+        attach_mode: AttachMode::Clsact,
+        procfs: PathBuf::from("/host/proc"),
+        docker_netns: PathBuf::from("/var/run/docker/netns"),
+        btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+    };
+    let got = check(&["--config", file.path(), "--path.procfs=/host/proc"]);
+    assert_eq!(got, Ok(Task::Check(expected)));
+    for (arguments, part) in [
+        (&["--linger=1m"][..], "'--linger'"),
+        (&["--attach-mode=xdp"], "possible values: auto, tcx, clsact"),
+        (&["everything"], "'everything'"),
+    ] {
+        let Err(Refusal::Usage(line)) = check(arguments) else {
+            panic!("{arguments:?} was taken")
+        };
+        assert!(line.contains(part), "{line}");
+    }
+    let Err(Refusal::Answer(help)) = check(&["--help"]) else {
+        panic!("no help")
+    };
+    for part in [
+        "--docker.host",
+        "--path.docker-netns",
+        "DTM_ATTACH_MODE",
+        "Exit code 0",
+    ] {
+        assert!(help.contains(part), "{part} is missing in {help}");
+    }
+}

@@ -30,6 +30,8 @@ pub(super) struct Engine {
     pub(super) docker: Docker,
     /// What the engine calls its version.
     pub(super) version: Arc<str>,
+    /// What it calls itself; empty where it does not say.
+    pub(super) name: String,
 }
 
 /// Connects and agrees on a version of the API.
@@ -54,9 +56,12 @@ pub(super) async fn connect(host: &DockerHost) -> anyhow::Result<Engine> {
     let version = answered(docker.version())
         .await
         .context("ask docker for its version")?;
+    // The first is the engine itself, the others are what it runs containers with.
+    let name = version.components.into_iter().flatten().next();
     Ok(Engine {
         docker,
         version: version.version.unwrap_or_default().into(),
+        name: name.map(|component| component.name).unwrap_or_default(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Docker: what it says exists, and what it says happens.
 //!
-//! [`watch()`] is the only thing that talks to the engine, and only asks: every request is a GET. What it learns it
+//! [`watch()`], and [`survey()`] for a single look, are all that talks to the engine, and only ask: every request is a GET. What it learns it
 //! tells in [`DockerUpdate`]s, in order; `registry` decides what an event or a late answer means.
 
 mod about;
@@ -13,9 +13,11 @@ mod list;
 mod model;
 mod plain;
 mod registry;
+mod survey;
 mod watch;
 
 pub use about::About;
 pub use connect::preflight;
 pub use model::{Container, ContainerId, ContainerState, DockerUpdate, Endpoint, Network};
+pub use survey::{Survey, survey};
 pub use watch::watch;

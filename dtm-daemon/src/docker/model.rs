@@ -72,6 +72,16 @@ pub enum ContainerState {
     Dead,
 }
 
+impl Container {
+    /// Whether it has a process, by Docker's word.
+    pub fn has_process(&self) -> bool {
+        matches!(
+            self.state,
+            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
+        )
+    }
+}
+
 impl ContainerState {
     /// Every state, in the order of Docker's documentation.
     pub const ALL: [Self; 7] = [

@@ -113,7 +113,7 @@ impl Watch {
     /// One connection's life, and why it ended.
     async fn session(&mut self) -> anyhow::Result<std::convert::Infallible> {
         let host = self.host.clone();
-        let Engine { docker, version } = connect(&host).await?;
+        let Engine { docker, version, .. } = connect(&host).await?;
         let mut events = pin!(subscribe(&docker, self.since));
         let mut listing = pin!(list(&host, &docker));
         // The subscription is only sent once the stream is polled, so both are polled together. What happens before

@@ -30,6 +30,7 @@ const DEPTH: usize = 8;
 #[derive(Debug)]
 pub struct Hierarchy {
     root: OwnedFd,
+    is_hosts: bool,
 }
 
 impl Hierarchy {
@@ -49,19 +50,25 @@ impl Hierarchy {
         let thread = thread::Builder::new()
             .name("dtm-cgroups".to_owned())
             .spawn(move || {
-                if let Err(error) = enter_hosts_namespace(&first) {
+                let entered = enter_hosts_namespace(&first);
+                if let Err(error) = &entered {
                     tracing::warn!(
                         %error,
                         "dtm is in a cgroup namespace of its own and cannot leave it: containers on the host's network \
                          are not found; start it with --cgroupns host, or --pid host and --privileged"
                     );
                 }
-                mount()
+                mount().map(|root| (root, entered.is_ok()))
             })?;
-        let root = thread
+        let (root, is_hosts) = thread
             .join()
             .map_err(|_panicked| io::Error::other("the thread that mounts cgroup v2 panicked"))??;
-        Ok(Self { root })
+        Ok(Self { root, is_hosts })
+    }
+
+    /// Whether it is the host's, and not only what dtm's own cgroup namespace shows of it.
+    pub fn is_hosts(&self) -> bool {
+        self.is_hosts
     }
 
     /// A group's directory, by its path from the root.

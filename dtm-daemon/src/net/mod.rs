@@ -13,5 +13,5 @@ pub use links::{Indices, Link, LinkKind, dump, get};
 pub use peers::{Peer, device, namespace_id, peer};
 pub use processes::{NamespaceOwner, Processes, container_ids, enter, open_netns};
 pub use requests::{NetlinkError, Requests};
-pub use sandboxes::{Sandboxes, hidden_network};
+pub use sandboxes::{Sandboxes, hidden_network, mounted_netns};
 pub use watch::{LinkEvent, LinkSubscription, LinkWatch, MovedTo};

@@ -1,6 +1,12 @@
 //! Namespaces that the engine keeps without a process in them.
 
-use std::{fs, fs::File, io, path::PathBuf};
+use std::{
+    fs,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 /// What libnetwork calls the sandbox of Swarm's routing mesh.
 const INGRESS: &str = "ingress_sbox";
@@ -75,6 +81,21 @@ impl Sandboxes {
             tracing::warn!(%directory, %error, hint, "Docker's own sandboxes cannot be recognised");
         }
     }
+}
+
+/// The network namespace that is mounted at `path`, and its inode.
+///
+/// # Errors
+///
+/// `NotFound` where there is nothing, another where it is a file like any other.
+pub fn mounted_netns(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    // `NSFS_MAGIC` of `linux/magic.h`.
+    if rustix::fs::fstatfs(&file)?.f_type != 0x6e73_6673 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let inode = file.metadata()?.ino();
+    Ok((file, inode))
 }
 
 #[cfg(test)]

@@ -90,11 +90,7 @@ impl Tracked {
 
     /// Whether it has a process, by Docker's word.
     pub(crate) fn has_process(&self) -> bool {
-        let runs = matches!(
-            self.container.state,
-            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
-        );
-        runs && !self.destroyed
+        self.container.has_process() && !self.destroyed
     }
 
     /// Whether it has a process, by Docker's word, or an interface.

@@ -5,13 +5,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io,
+    fs, io,
     mem::MaybeUninit,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,7 +23,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Template},
-    net::hidden_network,
+    net::{hidden_network, mounted_netns},
 };
 
 /// How often the directory is read where nothing tells of changes, and while it is not there.
@@ -136,7 +132,7 @@ impl Watcher {
             .known
             .iter()
             .filter(|(name, known)| {
-                let inode = netns_of(&self.directory.join(name)).map(|(_netns, inode)| inode);
+                let inode = mounted_netns(&self.directory.join(name)).map(|(_netns, inode)| inode);
                 inode.as_ref().ok() != Some(&known.inode)
             })
             .map(|(name, _known)| name.clone())
@@ -166,7 +162,7 @@ impl Watcher {
         let path = self.directory.join(&name);
         let waited = tokio::time::timeout(MOUNT_WITHIN, async {
             loop {
-                match netns_of(&path) {
+                match mounted_netns(&path) {
                     Ok(found) => return Some(found),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
                     Err(_not_mounted) => tokio::time::sleep(MOUNT_STEP).await,
@@ -206,21 +202,6 @@ impl Watcher {
             Err(_panicked) => Ok(()),
         }
     }
-}
-
-/// The network namespace that is mounted at `path`, and its inode.
-///
-/// # Errors
-///
-/// `NotFound` where there is nothing, another where it is a file like any other.
-fn netns_of(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    // `NSFS_MAGIC` of `linux/magic.h`.
-    if rustix::fs::fstatfs(&file)?.f_type != 0x6e73_6673 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let inode = file.metadata()?.ino();
-    Ok((file, inode))
 }
 
 /// Tells of names that come and go in a directory, or in the nearest one above it while it is not there.

@@ -24,7 +24,7 @@ mod namespaces;
 mod naming;
 mod networks;
 mod places;
-mod placing;
+pub(crate) mod placing;
 mod reading;
 mod resolving;
 mod slots;

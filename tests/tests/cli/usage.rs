@@ -9,11 +9,14 @@ use xtask::host::{CgroupWorld, Host};
 use crate::{refusals::check, scene::take_turn};
 
 /// What is given, and what the line has to name.
-const WRONG: [(&[&str], &str); 17] = [
+const WRONG: [(&[&str], &str); 20] = [
     (&["--bogus"], "'--bogus'"),
     (&["--lingr=5m"], "'--linger'"),
     (&["bogus"], "'bogus'"),
     (&["serve", "bogus"], "'bogus'"),
+    (&["check", "bogus"], "'bogus'"),
+    (&["check", "--linger=5m"], "'--linger'"),
+    (&["check", "--attach-mode=xdp"], "auto, tcx, clsact"),
     (&["--linger"], "'--linger <DURATION>'"),
     (&["--linger=never"], "'never'"),
     (&["--linger=25h"], "at most 24h"),

@@ -84,12 +84,8 @@ impl Registry {
                 container.image = image;
                 container.started_at = started_at;
             }
-            let has_process = matches!(
-                container.state,
-                ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
-            );
             let mut known = Known::new(container.clone());
-            if has_process {
+            if container.has_process() {
                 // The list does not say since when it runs.
                 known.question = Asked::Queued;
                 self.background.push_back(container.id.clone());
