@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bollard::{Docker, errors::Error};
+use bollard::errors::Error;
 use tokio::task::JoinSet;
 
 use super::{
     Container, ContainerId, DockerUpdate, Network,
-    connect::answered,
+    connect::{Engine, answered},
     convert,
-    list::find,
+    list::{self, find},
     registry::{Question, Registry},
 };
 
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 16;
 
 /// Questions that are not answered yet. They end with it.
 pub(super) struct Questions {
-    docker: Docker,
+    engine: Arc<Engine>,
     waiting: JoinSet<Answer>,
 }
 
@@ -28,13 +28,16 @@ pub(super) struct Questions {
 enum Answer {
     Container(ContainerId, Option<Container>),
     Network(Option<Network>),
+    /// Of which there may be more to know.
     Networks(Vec<Network>),
+    /// With everything there is to know of them.
+    AllNetworks(Vec<Network>),
 }
 
 impl Questions {
-    pub(super) fn new(docker: Docker) -> Self {
+    pub(super) fn new(engine: Engine) -> Self {
         Self {
-            docker,
+            engine: Arc::new(engine),
             waiting: JoinSet::new(),
         }
     }
@@ -45,45 +48,47 @@ impl Questions {
             let Some(question) = registry.next_question() else {
                 return;
             };
-            let docker = self.docker.clone();
+            let engine = Arc::clone(&self.engine);
             self.waiting.spawn(async move {
                 match question {
                     Question::Container(id) => {
-                        let container = container(&docker, &id).await;
+                        let container = container(&engine, &id).await;
                         Answer::Container(id, container)
                     }
-                    Question::Network(id) => Answer::Network(network(&docker, &id).await),
-                    Question::Networks => Answer::Networks(networks(&docker).await),
+                    Question::Network(id) => Answer::Network(network(&engine, &id).await),
+                    Question::Networks => networks(&engine).await,
                 }
             });
         }
     }
 
     /// The next answer and what it changes; waits for ever while no question is on its way.
-    pub(super) async fn answer(&mut self, registry: &mut Registry) -> anyhow::Result<Option<DockerUpdate>> {
+    pub(super) async fn answer(&mut self, registry: &mut Registry) -> anyhow::Result<Vec<DockerUpdate>> {
         let Some(answer) = self.waiting.join_next().await else {
             return std::future::pending().await;
         };
-        Ok(match answer.context("ask docker")? {
+        let update = match answer.context("ask docker")? {
             Answer::Container(id, container) => registry.on_container_answer(&id, container),
             Answer::Network(network) => network.and_then(|network| registry.on_network_answer(network)),
             Answer::Networks(networks) => {
                 registry.on_networks_answer(&networks);
                 None
             }
-        })
+            Answer::AllNetworks(networks) => return Ok(registry.on_all_networks(&networks)),
+        };
+        Ok(Vec::from_iter(update))
     }
 }
 
-async fn container(docker: &Docker, id: &ContainerId) -> Option<Container> {
-    let error = match answered(docker.inspect_container(id.full(), None)).await {
-        Ok(answer) => return convert::inspected(answer),
+async fn container(engine: &Engine, id: &ContainerId) -> Option<Container> {
+    let error = match answered(engine.docker.inspect_container(id.full(), None)).await {
+        Ok(answer) => return convert::inspected(answer).map(|container| engine.own(container)),
         Err(error) if is_gone(&error) => return None,
         Err(error) => error,
     };
     // The list asks for no lock and has fewer words to misunderstand.
     tracing::debug!(container = %id, %error, "cannot inspect a container, looking it up in the list");
-    match find(docker, id).await {
+    match find(engine, id).await {
         Ok(container) => container,
         Err(error) => {
             complain("container", id.short(), &error);
@@ -92,8 +97,8 @@ async fn container(docker: &Docker, id: &ContainerId) -> Option<Container> {
     }
 }
 
-async fn network(docker: &Docker, id: &Arc<str>) -> Option<Network> {
-    match answered(docker.inspect_network(id, None)).await {
+async fn network(engine: &Engine, id: &Arc<str>) -> Option<Network> {
+    match answered(engine.docker.inspect_network(id, None)).await {
         Ok(answer) => convert::inspected_network(answer),
         Err(error) if is_gone(&error) => None,
         Err(error) => {
@@ -103,12 +108,18 @@ async fn network(docker: &Docker, id: &Arc<str>) -> Option<Network> {
     }
 }
 
-async fn networks(docker: &Docker) -> Vec<Network> {
-    match answered(docker.list_networks(None)).await {
-        Ok(answer) => answer.into_iter().filter_map(convert::listed_network).collect(),
+async fn networks(engine: &Engine) -> Answer {
+    match list::networks(engine).await {
+        Ok(networks) if engine.is_podman => Answer::AllNetworks(networks),
+        Ok(networks) => Answer::Networks(networks),
         Err(error) => {
-            complain("list of networks", "", &error);
-            Vec::new()
+            let is_silent = error
+                .downcast_ref()
+                .is_some_and(|error| matches!(error, Error::HyperLegacyError { .. }));
+            if !is_silent {
+                tracing::warn!(error = format_args!("{error:#}"), "docker does not say which networks there are");
+            }
+            Answer::Networks(Vec::new())
         }
     }
 }

@@ -10,6 +10,7 @@ use hyper_util::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::{Container, podman};
 use crate::config::DockerHost;
 
 /// How long the engine may take over an answer. An inspect waits until a start of that container is through.
@@ -24,14 +25,29 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const REASON_LENGTH: usize = 300;
 
 /// An engine that answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Engine {
+    /// Where.
+    pub(super) host: DockerHost,
     /// The connection, at the newest version of the API that both sides know.
     pub(super) docker: Docker,
     /// What the engine calls its version.
     pub(super) version: Arc<str>,
     /// What it calls itself; empty where it does not say.
     pub(super) name: String,
+    /// It only speaks as Docker does.
+    pub(super) is_podman: bool,
+}
+
+impl Engine {
+    /// What its answer means, if Docker had given it.
+    pub(super) fn own(&self, container: Container) -> Container {
+        if self.is_podman {
+            podman::container(container)
+        } else {
+            container
+        }
+    }
 }
 
 /// Connects and agrees on a version of the API.
@@ -56,10 +72,13 @@ pub(super) async fn connect(host: &DockerHost) -> anyhow::Result<Engine> {
     let version = answered(docker.version())
         .await
         .context("ask docker for its version")?;
+    let is_podman = podman::is_podman(&version);
     // The first is the engine itself, the others are what it runs containers with.
     let name = version.components.into_iter().flatten().next();
     Ok(Engine {
+        host: host.clone(),
         docker,
+        is_podman,
         version: version.version.unwrap_or_default().into(),
         name: name.map(|component| component.name).unwrap_or_default(),
     })

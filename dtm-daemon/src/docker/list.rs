@@ -11,8 +11,11 @@ use bollard::{
 };
 use serde_json::Value;
 
-use super::{Container, ContainerId, Network, connect::answered, convert, plain};
-use crate::config::DockerHost;
+use super::{
+    Container, ContainerId, Network,
+    connect::{Engine, answered},
+    convert, plain, podman,
+};
 
 /// What is needed of a container; the rest of an answer may say what it likes.
 const NEEDED: [&str; 7] = [
@@ -26,10 +29,8 @@ const NEEDED: [&str; 7] = [
 ];
 
 /// All containers and networks.
-pub(super) async fn list(
-    host: &DockerHost,
-    docker: &Docker,
-) -> anyhow::Result<(Vec<Container>, Vec<Network>)> {
+pub(super) async fn list(engine: &Engine) -> anyhow::Result<(Vec<Container>, Vec<Network>)> {
+    let Engine { host, docker, .. } = engine;
     let containers = match containers(docker, None).await {
         Err(error) if is_nonsense(&error) => {
             tracing::warn!(%error, "docker's list of containers makes no sense, taking what does");
@@ -39,21 +40,30 @@ pub(super) async fn list(
         }
         whole => whole.map_err(anyhow::Error::from),
     };
-    let networks = answered(docker.list_networks(None)).await;
-    let (containers, networks) = (
-        containers.context("list docker's containers")?,
-        networks.context("list docker's networks")?,
-    );
+    let networks = networks(engine).await?;
+    let containers = containers.context("list docker's containers")?;
+    let containers = containers.into_iter().filter_map(convert::listed);
     Ok((
-        containers.into_iter().filter_map(convert::listed).collect(),
-        networks.into_iter().filter_map(convert::listed_network).collect(),
+        containers.map(|container| engine.own(container)).collect(),
+        networks,
     ))
 }
 
+/// All networks.
+pub(super) async fn networks(engine: &Engine) -> anyhow::Result<Vec<Network>> {
+    if engine.is_podman {
+        return podman::networks(engine).await;
+    }
+    let networks = answered(engine.docker.list_networks(None)).await;
+    let networks = networks.context("list docker's networks")?;
+    Ok(networks.into_iter().filter_map(convert::listed_network).collect())
+}
+
 /// One container as the list has it; for where it cannot be inspected.
-pub(super) async fn find(docker: &Docker, id: &ContainerId) -> Result<Option<Container>, Error> {
-    let found = containers(docker, Some(id.full())).await?;
-    Ok(found.into_iter().find_map(convert::listed))
+pub(super) async fn find(engine: &Engine, id: &ContainerId) -> Result<Option<Container>, Error> {
+    let found = containers(&engine.docker, Some(id.full())).await?;
+    let found = found.into_iter().find_map(convert::listed);
+    Ok(found.map(|container| engine.own(container)))
 }
 
 async fn containers(docker: &Docker, id: Option<&str>) -> Result<Vec<ContainerSummary>, Error> {

@@ -12,6 +12,7 @@ mod convert;
 mod list;
 mod model;
 mod plain;
+mod podman;
 mod registry;
 mod survey;
 mod watch;

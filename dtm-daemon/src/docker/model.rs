@@ -146,6 +146,8 @@ pub enum DockerUpdate {
         networks: Vec<Network>,
         /// The engine's version.
         version: Arc<str>,
+        /// Whether it is Podman, which tells of what happens up to a quarter of a second after it did.
+        is_podman: bool,
     },
     /// How the engine that answered runs; said once for each connection, where it says that.
     About(About),

@@ -34,12 +34,14 @@ pub struct Survey {
 /// One line: what was tried, and what went wrong at the very bottom.
 pub async fn survey(host: &DockerHost) -> Result<Survey, String> {
     let all = async {
+        let engine = connect(host).await?;
+        let (containers, networks) = list(&engine).await?;
         let Engine {
             docker,
             version,
             name,
-        } = connect(host).await?;
-        let (containers, networks) = list(host, &docker).await?;
+            ..
+        } = engine;
         anyhow::Ok(Survey {
             name,
             version,

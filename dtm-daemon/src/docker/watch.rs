@@ -21,8 +21,9 @@ use super::{
     DockerUpdate,
     about::about,
     ask::Questions,
-    connect::{Engine, connect, reason},
+    connect::{connect, reason},
     list::{is_nonsense, list},
+    podman,
     registry::Registry,
 };
 use crate::config::DockerHost;
@@ -38,6 +39,10 @@ const HELD: Duration = Duration::from_secs(10);
 /// its connections.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often Podman is asked which networks there are: it tells of none that it makes or removes. The ones that a container
+/// is seen on are asked about at once.
+const LIST_EVERY: Duration = Duration::from_secs(30);
 
 /// The events that change what is known, Docker's and Podman's. A host with health checks has many others each second.
 const ACTIONS: [&str; 13] = [
@@ -113,15 +118,16 @@ impl Watch {
     /// One connection's life, and why it ended.
     async fn session(&mut self) -> anyhow::Result<std::convert::Infallible> {
         let host = self.host.clone();
-        let Engine { docker, version, .. } = connect(&host).await?;
+        let engine = connect(&host).await?;
+        let (docker, is_podman) = (engine.docker.clone(), engine.is_podman);
         let mut events = pin!(subscribe(&docker, self.since));
-        let mut listing = pin!(list(&host, &docker));
+        let mut listing = pin!(list(&engine));
         // The subscription is only sent once the stream is polled, so both are polled together. What happens before
         // the engine has taken it is replayed by `since`.
         let mut early = Vec::new();
         let (mut containers, networks) = loop {
             tokio::select! {
-                event = events.next() => early.push(self.event(event)?),
+                event = events.next() => early.extend(self.event(event, is_podman)?),
                 listed = &mut listing => break listed?,
             }
         };
@@ -130,27 +136,33 @@ impl Watch {
         self.tell(Some(DockerUpdate::Listed {
             containers,
             networks,
-            version,
+            version: Arc::clone(&engine.version),
+            is_podman,
         }))
         .await?;
         for event in early {
             let update = self.registry.on_event(event);
             self.tell(update).await?;
         }
-        let mut questions = Questions::new(docker.clone());
+        let mut questions = Questions::new(engine.clone());
         let mut silence = pin!(silence(&docker));
         // Not before the list: names do not wait for it.
         let mut about = pin!(about(&host, &docker));
         let mut is_asked = true;
+        let mut untold = tokio::time::interval_at(Instant::now() + LIST_EVERY, LIST_EVERY);
         loop {
             questions.ask(&mut self.registry);
             tokio::select! {
                 event = events.next() => {
-                    let event = self.event(event)?;
-                    let update = self.registry.on_event(event);
+                    let event = self.event(event, is_podman)?;
+                    let update = event.and_then(|event| self.registry.on_event(event));
                     self.tell(update).await?;
                 }
-                update = questions.answer(&mut self.registry) => self.tell(update?).await?,
+                updates = questions.answer(&mut self.registry) => {
+                    for update in updates? {
+                        self.tell(Some(update)).await?;
+                    }
+                }
                 about = &mut about, if is_asked => {
                     is_asked = false;
                     match about {
@@ -162,19 +174,24 @@ impl Watch {
                     }
                 }
                 () = self.unknown_networks.notified() => self.registry.ask_for_networks(),
+                _now = untold.tick(), if is_podman => self.registry.ask_for_networks(),
                 error = &mut silence => return Err(error),
             }
         }
     }
 
-    /// Takes an event off the stream.
-    fn event(&mut self, event: Option<Result<EventMessage, Error>>) -> anyhow::Result<EventMessage> {
+    /// Takes an event off the stream; none where it means nothing.
+    fn event(
+        &mut self,
+        event: Option<Result<EventMessage, Error>>,
+        is_podman: bool,
+    ) -> anyhow::Result<Option<EventMessage>> {
         match event.context("docker ended the stream of events")? {
             Ok(event) => {
                 if let Some(time) = event.time_nano {
                     self.since = self.since.max(time.saturating_add(1));
                 }
-                Ok(event)
+                Ok(if is_podman { podman::event(event) } else { Some(event) })
             }
             Err(error) => {
                 if is_nonsense(&error) {

@@ -173,6 +173,8 @@ struct Docker {
     version: Arc<str>,
     /// It is rootless: its networks are out of sight.
     rootless: bool,
+    /// What happens is told after it did.
+    is_podman: bool,
 }
 
 /// The tracker's own counters.
@@ -360,16 +362,19 @@ impl Tracker {
                 containers,
                 networks,
                 version,
+                is_podman,
             } => {
                 if self.docker.up != Some(true) {
                     let count = containers.len();
-                    tracing::info!(version = &*version, containers = count, "docker answers");
+                    let who = if is_podman { "podman" } else { "docker" };
+                    tracing::info!(version = &*version, containers = count, "{who} answers");
                 }
                 self.docker = Docker {
                     up: Some(true),
                     since: self.docker.since.or(Some(now)),
                     version,
                     rootless: self.docker.rootless,
+                    is_podman,
                 };
                 self.networks.listed(networks, now);
                 self.containers.listed(containers, now);

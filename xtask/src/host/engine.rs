@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::cgroups::kill_all;
 use super::process::{describe, output_of};
 use super::programs::EngineKind;
-use super::{Host, Running, eventually, http, run, runtime};
+use super::{Host, Running, eventually, http, podman, run, runtime};
 
 /// Inside the host: where every Docker on Linux has it.
 const SOCKET: &str = "/run/docker.sock";
@@ -48,7 +48,7 @@ impl EngineOptions {
     }
 }
 
-/// A dockerd and all it started. Owns its host; both end together.
+/// A dockerd, or what answers in its place, and all it started. Owns its host; both end together.
 #[derive(Debug)]
 pub struct Engine {
     // Fields drop in this order: the guard first, or it would wait for a process the host has ended.
@@ -56,7 +56,8 @@ pub struct Engine {
     host: Host,
     options: EngineOptions,
     privileged: Option<PathBuf>,
-    scopes: PathBuf,
+    /// None where the engine is none of Docker's.
+    scopes: Option<PathBuf>,
 }
 
 impl Engine {
@@ -70,11 +71,17 @@ impl Engine {
     /// With the end of its log, when it does not come up.
     pub fn start(host: Host, options: EngineOptions) -> Result<Self> {
         let programs = options.kind.programs()?;
-        let privileged = runtime::install(host.directory(), &programs.runc)?;
-        let name = host.name();
-        let scopes = runtime::install_scopes(host.directory(), &name, &cgroup_parent(&name), &programs.runc)?;
-        // The machine's own /etc/docker/daemon.json says nothing here.
-        fs::write(host.directory().join("daemon.json"), "{}").context("write daemon.json")?;
+        let (directory, name) = (host.directory(), host.name());
+        let (privileged, scopes) = if options.kind == EngineKind::Podman {
+            podman::configure(&host, &programs)?;
+            (None, None)
+        } else {
+            // The machine's own /etc/docker/daemon.json says nothing here.
+            fs::write(directory.join("daemon.json"), "{}").context("write daemon.json")?;
+            let runc = &programs.runtime;
+            let scopes = runtime::install_scopes(directory, &name, &cgroup_parent(&name), runc)?;
+            (runtime::install(directory, runc)?, Some(scopes))
+        };
         let mut engine = Self {
             dockerd: None,
             host,
@@ -91,7 +98,10 @@ impl Engine {
         if self.dockerd.is_some() {
             bail!("the engine runs already");
         }
-        let mut command = self.dockerd_command()?;
+        let mut command = match self.options.kind {
+            EngineKind::Podman => podman::service(&self.host)?,
+            EngineKind::Old | EngineKind::Current => self.dockerd_command()?,
+        };
         let mut dockerd = self.host.spawn_command(&mut command, "dockerd")?;
         let ready = eventually(READY, "an answer of dockerd", || {
             if let Some(status) = dockerd.try_wait()? {
@@ -119,7 +129,7 @@ impl Engine {
             arguments,
         } = options;
         let programs = kind.programs()?;
-        let mut command = host.command_in("engine", &programs.dockerd);
+        let mut command = host.command_in("engine", &programs.server);
         command.env("PATH", &programs.path);
         command.arg("--data-root").arg(host.directory().join("data"));
         command
@@ -139,7 +149,8 @@ impl Engine {
             command.arg("--userland-proxy=false");
         }
         let privileged = privileged.as_ref().map(|path| (runtime::NAME, path));
-        for (name, path) in privileged.into_iter().chain([(runtime::SCOPES, scopes)]) {
+        let scopes = scopes.as_ref().map(|path| (runtime::SCOPES, path));
+        for (name, path) in privileged.into_iter().chain(scopes) {
             command
                 .arg("--add-runtime")
                 .arg(format!("{name}={}", path.display()));
@@ -155,7 +166,7 @@ impl Engine {
     }
 
     fn ping(&self) -> bool {
-        let answer = UnixStream::connect(self.host.outside(SOCKET)).and_then(|socket| {
+        let answer = UnixStream::connect(self.socket_outside()).and_then(|socket| {
             socket.set_read_timeout(Some(REQUEST))?;
             socket.set_write_timeout(Some(REQUEST))?;
             Ok(socket)
@@ -190,12 +201,15 @@ impl Engine {
 
     /// Its socket as a process in the host sees it.
     pub fn socket(&self) -> &'static str {
-        SOCKET
+        match self.options.kind {
+            EngineKind::Podman => podman::SOCKET,
+            EngineKind::Old | EngineKind::Current => SOCKET,
+        }
     }
 
     /// Its socket as this process sees it.
     pub fn socket_outside(&self) -> PathBuf {
-        self.host.outside(SOCKET)
+        self.host.outside(self.socket())
     }
 
     /// The arguments of `docker run` that make a container privileged on this machine.
@@ -210,7 +224,9 @@ impl Engine {
     /// Docker's command-line client, pointed at this engine.
     pub fn docker_command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.host.command("docker");
-        command.arg(format!("--host=unix://{SOCKET}")).args(arguments);
+        command
+            .arg(format!("--host=unix://{}", self.socket()))
+            .args(arguments);
         command.env("DOCKER_CONFIG", self.host.directory().join("docker-client"));
         for variable in [
             "DOCKER_HOST",
@@ -222,6 +238,19 @@ impl Engine {
             command.env_remove(variable);
         }
         command
+    }
+
+    /// Runs Podman's own client, for what Docker's API has no words for, and gives what it printed, trimmed.
+    ///
+    /// # Errors
+    ///
+    /// With its error text, and where the engine is another.
+    pub fn podman(&self, arguments: &[&str]) -> Result<String> {
+        if self.options.kind != EngineKind::Podman {
+            bail!("the engine is {}", self.options.kind);
+        }
+        let mut command = podman::command(&self.host)?;
+        run(command.args(arguments)).map(|output| output.trim().to_owned())
     }
 
     /// Runs `docker` with `arguments` and gives what it printed, trimmed.
@@ -291,7 +320,7 @@ impl Engine {
 
     fn end(&mut self) -> Result<()> {
         self.kill()?;
-        for group in ["engine", "docker"] {
+        for group in ["engine", "docker", podman::PARENT] {
             kill_all(&self.host.cgroup.join(group))?;
         }
         Ok(())

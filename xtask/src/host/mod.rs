@@ -14,6 +14,7 @@ mod http;
 mod image;
 mod link;
 mod name;
+mod podman;
 mod poll;
 mod process;
 mod programs;

@@ -16,10 +16,13 @@ pub enum EngineKind {
     Old,
     /// The one built from source into Go's directory of programs, with its own runc beside it.
     Current,
+    /// The distribution's Podman, which is none of Docker's but answers as one.
+    #[value(skip)]
+    Podman,
 }
 
 impl EngineKind {
-    /// Both.
+    /// Both of Docker's.
     pub const ALL: [Self; 2] = [Self::Old, Self::Current];
 
     /// The newest one that this machine has.
@@ -52,11 +55,12 @@ impl EngineKind {
             .filter(|place| Some(place) != go.as_ref())
             .collect();
         match self {
-            Self::Old => Programs::find(&usual, &usual),
+            Self::Old => Programs::find(&usual, &usual, "dockerd", "runc"),
+            Self::Podman => Programs::find(&usual, &usual, "podman", "crun"),
             Self::Current => {
                 let go = go.context("no Go directory of programs: GOBIN, GOPATH and HOME are unset")?;
                 let all: Vec<PathBuf> = std::iter::once(go.clone()).chain(usual).collect();
-                Programs::find(&[go], &all)
+                Programs::find(&[go], &all, "dockerd", "runc")
             }
         }
     }
@@ -67,6 +71,7 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             Self::Old => "old",
             Self::Current => "current",
+            Self::Podman => "podman",
         })
     }
 }
@@ -99,21 +104,21 @@ pub fn go_programs() -> Option<PathBuf> {
 /// The programs of one engine.
 #[derive(Debug)]
 pub(super) struct Programs {
-    pub(super) dockerd: PathBuf,
-    pub(super) runc: PathBuf,
+    pub(super) server: PathBuf,
+    pub(super) runtime: PathBuf,
     /// `None`: port publishing has to do without a proxy.
     pub(super) docker_proxy: Option<PathBuf>,
-    /// What dockerd gets as PATH.
+    /// What the server gets as PATH.
     pub(super) path: OsString,
 }
 
 impl Programs {
-    fn find(own: &[PathBuf], all: &[PathBuf]) -> Result<Self> {
+    fn find(own: &[PathBuf], all: &[PathBuf], server: &str, runtime: &str) -> Result<Self> {
         let required =
             |name: &str| find_program(own, name).with_context(|| format!("no {name} in {}", describe(own)));
         Ok(Self {
-            dockerd: required("dockerd")?,
-            runc: required("runc")?,
+            server: required(server)?,
+            runtime: required(runtime)?,
             docker_proxy: find_program(own, "docker-proxy"),
             path: env::join_paths(all).context("join PATH")?,
         })

@@ -1,4 +1,4 @@
-//! Container runtimes: runc with what it is told changed on the way.
+//! Container runtimes: runc or crun with what it is told changed on the way.
 //!
 //! One is for machines whose root is not allowed everything: `docker run --privileged` asks for every capability the
 //! kernel knows and fails where the engine itself lacks one, as in many virtual machines and build containers. The other
@@ -60,16 +60,41 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// What allows a process to raise its limits.
+const RESOURCES: &str = "SYS_RESOURCE";
+
+/// Podman asks for higher limits than it may have itself, and crun for one of memory before it says which devices there
+/// are: without [`RESOURCES`] both are left out, for sed.
+const NO_LIMITS: &str = r#"s/"rlimits":\[[^]]*\]/"rlimits":[]/g;s/"devices":\[{"allow"[^]]*\]/"devices":[]/g"#;
+
 /// Writes a wrapper around `runc` into `directory`, where this machine needs one.
 pub(super) fn install(directory: &Path, runc: &Path) -> Result<Option<PathBuf>> {
-    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").context("read cap_last_cap")?;
-    let last: usize = last.trim().parse().context("parse cap_last_cap")?;
-    let missing = missing(&status, last).context("no CapBnd in /proc/self/status")?;
+    let missing = missing_here()?;
     if missing.is_empty() {
         return Ok(None);
     }
-    write(directory, NAME, &script(&missing, runc)).map(Some)
+    write(directory, NAME, &script(&edits(&missing), runc)).map(Some)
+}
+
+/// As [`install`], around Podman's `crun`.
+pub(super) fn install_for_podman(directory: &Path, crun: &Path) -> Result<Option<PathBuf>> {
+    let missing = missing_here()?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let mut edits = edits(&missing);
+    if missing.contains(&RESOURCES) {
+        edits = format!("{edits};{NO_LIMITS}");
+    }
+    write(directory, NAME, &script(&edits, crun)).map(Some)
+}
+
+/// The capabilities that this process may not give to anybody.
+fn missing_here() -> Result<Vec<&'static str>> {
+    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").context("read cap_last_cap")?;
+    let last: usize = last.trim().parse().context("parse cap_last_cap")?;
+    missing(&status, last).context("no CapBnd in /proc/self/status")
 }
 
 /// Writes a wrapper around `runc` into `directory` that moves containers from the group `parent` to where systemd's
@@ -113,10 +138,14 @@ fn missing(status: &str, last: usize) -> Option<Vec<&'static str>> {
     )
 }
 
-/// runc reads the wanted capabilities from the bundle (`create`) or from a file of their own (`exec`).
-fn script(missing: &[&str], runc: &Path) -> String {
+/// What makes sed take these capabilities out.
+fn edits(missing: &[&str]) -> String {
     let edit = |name: &&str| format!(r#"s/"CAP_{name}",//g;s/,"CAP_{name}"//g;s/\["CAP_{name}"\]/[]/g"#);
-    let edits = missing.iter().map(edit).collect::<Vec<_>>().join(";");
+    missing.iter().map(edit).collect::<Vec<_>>().join(";")
+}
+
+/// Runtimes read what is wanted from the bundle (`create`) or from a file of its own (`exec`).
+fn script(edits: &str, runc: &Path) -> String {
     format!(
         r#"#!/bin/sh
 previous=

@@ -29,6 +29,8 @@ pub(super) enum Question {
 pub(super) struct Registry {
     containers: HashMap<ContainerId, Known>,
     networks: HashSet<Arc<str>>,
+    /// Those of an engine that tells all of them at once.
+    told_at_once: Vec<Network>,
     /// Asked first: something happened there.
     urgent: VecDeque<Question>,
     /// Asked when there is nothing else to ask.
@@ -93,6 +95,7 @@ impl Registry {
             self.containers.insert(container.id.clone(), known);
         }
         self.networks = networks.iter().map(|network| Arc::clone(&network.id)).collect();
+        self.told_at_once = networks.to_vec();
     }
 
     /// Takes in an event, and returns what it says by itself.
@@ -287,6 +290,18 @@ impl Registry {
                 self.urgent.push_back(Question::Network(Arc::clone(&network.id)));
             }
         }
+    }
+
+    /// Takes in all networks there are and everything about them, of an engine that tells of none when it is made or
+    /// removed; returns what is new.
+    pub(super) fn on_all_networks(&mut self, networks: &[Network]) -> Vec<DockerUpdate> {
+        let before = std::mem::replace(&mut self.told_at_once, networks.to_vec());
+        let gone = before
+            .iter()
+            .filter(|known| networks.iter().all(|network| network.id != known.id));
+        let gone = gone.map(|network| DockerUpdate::NetworkRemoved(Arc::clone(&network.id)));
+        let new = networks.iter().filter(|network| !before.contains(network));
+        gone.chain(new.cloned().map(DockerUpdate::Network)).collect()
     }
 
     /// Takes in what the engine said about a network.

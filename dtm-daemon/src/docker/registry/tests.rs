@@ -325,3 +325,26 @@ fn what_is_no_news_has_no_consequence() {
     }
     assert_eq!(registry.next_question(), None);
 }
+
+#[test]
+fn of_networks_that_are_told_at_once_only_the_news_are_told() {
+    let network = |name: &str, bridge: &str| Network {
+        id: name.into(),
+        name: name.into(),
+        driver: "bridge".into(),
+        bridge: Some(bridge.into()),
+    };
+    let mut registry = Registry::default();
+    let (front, back) = (network("front", "podman1"), network("back", "podman2"));
+    registry.listed(&mut [], &[front.clone(), back.clone()]);
+    assert_eq!(registry.on_all_networks(&[back.clone(), front]), []);
+    let moved = network("back", "podman1");
+    assert_eq!(
+        registry.on_all_networks(std::slice::from_ref(&moved)),
+        [
+            DockerUpdate::NetworkRemoved("front".into()),
+            DockerUpdate::Network(moved)
+        ]
+    );
+    assert_eq!(registry.on_all_networks(&[]), [DockerUpdate::NetworkRemoved("back".into())]);
+}

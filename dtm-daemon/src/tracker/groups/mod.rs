@@ -212,9 +212,9 @@ impl Tracker {
             return;
         };
         // Docker tells of a container before it makes its group, and only then of its network. While it does not answer,
-        // everybody's group may be one of its containers'.
-        let may_be_on_host =
-            group.is_birth && (self.docker.up != Some(true) || self.containers.get(id).is_some());
+        // and while Podman's word may be on its way, everybody's group may be one of its containers'.
+        let tells_first = self.docker.up == Some(true) && !self.docker.is_podman;
+        let may_be_on_host = group.is_birth && (!tells_first || self.containers.get(id).is_some());
         match (self.is_on_host(id), group.key) {
             // What was refused is tried again from time to time.
             (_, None) if self.groups.refused.contains_key(id) => {}
