@@ -8,5 +8,6 @@ pub mod dashboards;
 pub mod far;
 pub mod foreign;
 pub mod packets;
+pub mod readme;
 pub mod scene;
 pub mod tally;

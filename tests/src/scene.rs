@@ -110,6 +110,14 @@ impl Scene {
         Ok(())
     }
 
+    /// As [`start_dtm`](Self::start_dtm), as a container that `words` after `docker` start in the foreground.
+    pub fn start_dtm_contained(&mut self, words: &[String]) -> Result<()> {
+        let mut command = self.engine.docker_command(words);
+        let process = self.host().spawn_command(&mut command, "contained")?;
+        self.dtm = Some(Dtm::started(self.host(), process)?);
+        Ok(())
+    }
+
     /// Stops dtm as an operator would.
     pub fn stop_dtm(&mut self) -> Result<()> {
         self.dtm.take().context("dtm is running")?.stop()

@@ -136,6 +136,21 @@ fn the_current_engine_works_and_leaves_nothing() -> Result<()> {
     works_and_leaves_nothing(EngineKind::Current, CgroupWorld::V2)
 }
 
+/// What Podman keeps it keeps in the host: of the machine's own groups none is touched.
+#[test]
+fn podman_works_and_leaves_nothing() -> Result<()> {
+    let mut engine = start(EngineKind::Podman, CgroupWorld::V2)?;
+    let name = engine.host().name();
+    containers_talk(&engine)?;
+    containers_outlive_the_engine(&mut engine)?;
+    the_network_can_be_entered(engine.host())?;
+    let machines = engine.host().cgroup().with_file_name("libpod_parent");
+    ensure!(!machines.exists(), "{} was made", machines.display());
+    engine.close()?;
+    assert_eq!(traces(&name)?, [""; 0]);
+    Ok(())
+}
+
 #[test]
 fn a_hybrid_of_cgroup_versions_works_where_the_machine_has_one() -> Result<()> {
     if !fs::read_to_string("/proc/self/mountinfo")?.contains(" - cgroup cgroup ") {
@@ -146,11 +161,10 @@ fn a_hybrid_of_cgroup_versions_works_where_the_machine_has_one() -> Result<()> {
     works_and_leaves_nothing(EngineKind::Current, CgroupWorld::Hybrid)
 }
 
-#[test]
-fn a_panic_leaves_nothing() -> Result<()> {
+fn a_panic_leaves_nothing_of(kind: EngineKind) -> Result<()> {
     let mut name = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
-        let engine = start(EngineKind::Old, CgroupWorld::V2)?;
+        let engine = start(kind, CgroupWorld::V2)?;
         docker(&engine, &format!("run -d --name alpha {IMAGE} sleep 600"))?;
         name = Some(engine.host().name());
         panic!("with an engine running");
@@ -159,6 +173,12 @@ fn a_panic_leaves_nothing() -> Result<()> {
     let name = name.context("the panic came too early")?;
     assert_eq!(traces(&name)?, [""; 0]);
     Ok(())
+}
+
+#[test]
+fn a_panic_leaves_nothing() -> Result<()> {
+    a_panic_leaves_nothing_of(EngineKind::Old)?;
+    a_panic_leaves_nothing_of(EngineKind::Podman)
 }
 
 /// An owner in a process of its own, with an engine up; killed the hard way, with these of its children.

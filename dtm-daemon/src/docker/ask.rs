@@ -117,7 +117,10 @@ async fn networks(engine: &Engine) -> Answer {
                 .downcast_ref()
                 .is_some_and(|error| matches!(error, Error::HyperLegacyError { .. }));
             if !is_silent {
-                tracing::warn!(error = format_args!("{error:#}"), "docker does not say which networks there are");
+                tracing::warn!(
+                    error = format_args!("{error:#}"),
+                    "docker does not say which networks there are"
+                );
             }
             Answer::Networks(Vec::new())
         }

@@ -191,7 +191,11 @@ impl Watch {
                 if let Some(time) = event.time_nano {
                     self.since = self.since.max(time.saturating_add(1));
                 }
-                Ok(if is_podman { podman::event(event) } else { Some(event) })
+                Ok(if is_podman {
+                    podman::event(event)
+                } else {
+                    Some(event)
+                })
             }
             Err(error) => {
                 if is_nonsense(&error) {

@@ -33,6 +33,7 @@ mod spares;
 mod starting;
 mod stopping;
 mod traffic;
+mod unseen;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -124,6 +125,7 @@ pub struct Tracker {
     /// Drops by reason of containers and orphans that are forgotten: (all, those of nobody).
     past_drops: BTreeMap<u32, (u64, u64)>,
     docker: Docker,
+    unseen: unseen::Unseen,
     counts: Counts,
     features: BTreeMap<&'static str, bool>,
     looks: Looks,
@@ -440,6 +442,7 @@ impl Tracker {
         self.leave_foreign(now);
         self.leave_foreign_groups(now);
         self.look_at_devices(now);
+        self.look_for_unseen(now);
         self.keep_spares(now);
         if self.cgroups.is_none() {
             self.find_groups();

@@ -152,15 +152,16 @@ impl Tracker {
 
     /// Why traffic of a container cannot be shown, where that is so.
     pub(super) fn uncovered(&self, tracked: &Tracked) -> Option<&'static str> {
+        let container = &tracked.container;
         let find = |id: &ContainerId| self.containers.get(id).map(|tracked| &tracked.container);
-        let place = place(&tracked.container, self.networks.by_id(), find)?;
-        uncovered(
-            &place,
-            &Seen {
-                tracker: self,
-                tracked,
-            },
-        )
+        let seen = Seen {
+            tracker: self,
+            tracked,
+        };
+        let placed = place(container, self.networks.by_id(), find);
+        placed
+            .and_then(|place| uncovered(&place, &seen))
+            .or_else(|| self.unseen(&container.id))
     }
 
     /// The kernel's drops and those that are kept from before, by whose they are.

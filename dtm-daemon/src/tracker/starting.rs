@@ -25,6 +25,7 @@ use super::{
     resolving::{self, ResolveOrder},
     slots::Slots,
     spares::Spares,
+    unseen::Unseen,
 };
 use crate::{
     bpf::{Kernel, tcx_is_supported},
@@ -120,6 +121,7 @@ impl Tracker {
             unattributed: Traffic::default(),
             past_drops: BTreeMap::new(),
             docker: Docker::default(),
+            unseen: Unseen::default(),
             counts: Counts::new(),
             features: BTreeMap::from([
                 ("drops", kernel.drops.is_some()),

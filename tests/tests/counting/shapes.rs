@@ -230,7 +230,7 @@ fn ipv6_alone_counts_exactly(kind: EngineKind, attach_mode: &str) -> Result<()> 
     let scene = Scene::watched(kind, attach_mode)?;
     let alone: &[&str] = match kind {
         EngineKind::Current => &["--ipv4=false"],
-        EngineKind::Old => &[],
+        EngineKind::Old | EngineKind::Podman => &[],
     };
     let create = ["network", "create", "--ipv6", "--subnet", "fd00:d9::/64"];
     scene

@@ -3,7 +3,6 @@
 //! Needs root, an engine, and the archive that `cargo xtask image --no-load` makes; `cargo xtask test image` makes it.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -11,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use dtm_tests::daemon::{Samples, binary, get};
+use dtm_tests::{
+    daemon::{Samples, binary, get},
+    readme::run_command,
+};
 use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, Network, eventually};
 
 /// The image that the other containers run.
@@ -44,7 +46,7 @@ fn counts_another_container_exactly(kind: EngineKind, world: CgroupWorld) -> Res
     engine.docker(["network", "create", NETWORK])?;
     // One that is there before dtm, and one that is born under its eyes.
     run_other(&engine, "before")?;
-    let dtm = engine.docker(readme_command(&engine)?)?;
+    let dtm = engine.docker(run_command(&engine)?)?;
     eventually(PATIENCE, "dtm is ready", || {
         let state = engine.docker(["inspect", "--format", "{{.State.Status}}", &dtm])?;
         ensure!(state == "running", "dtm is {state}: {}", logs(&engine, &dtm)?);
@@ -96,25 +98,6 @@ fn counts_another_container_exactly(kind: EngineKind, world: CgroupWorld) -> Res
         }
     }
     engine.close()
-}
-
-/// The README's words after `docker`, privileged in the way this machine allows.
-fn readme_command(engine: &Engine) -> Result<Vec<String>> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(readme).context("read README.md")?;
-    let readme = readme.replace("\\\n", " ");
-    let line = readme
-        .lines()
-        .find(|line| line.starts_with("docker run") && line.contains("--privileged"));
-    let line = line.context("the README starts no dtm")?;
-    let words = line.split_whitespace().skip(1).flat_map(|word| {
-        if word == "--privileged" {
-            engine.privileged().to_vec()
-        } else {
-            vec![word]
-        }
-    });
-    Ok(words.map(str::to_owned).collect())
 }
 
 /// Gives the engine dtm's image, and a busybox with the tests' own `traffic`.

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod comebacks;
+mod contained;
 mod facts;
 mod host;
 mod invariant;
@@ -12,4 +13,5 @@ mod macvlan;
 mod nested;
 mod overlay;
 mod places;
+mod podman;
 mod shared;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::cgroups::kill_all;
 use super::process::{describe, output_of};
 use super::programs::EngineKind;
-use super::{Host, Running, eventually, http, podman, run, runtime};
+use super::{Host, Running, eventually, http, podman, run, runtime, users};
 
 /// Inside the host: where every Docker on Linux has it.
 const SOCKET: &str = "/run/docker.sock";
@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub live_restore: bool,
     /// The default bridge has IPv6 too. Networks of one's own can have it in any case.
     pub ipv6: bool,
+    /// Root in a container is nobody outside of it.
+    pub remaps_users: bool,
     /// More arguments for dockerd.
     pub arguments: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl EngineOptions {
             kind,
             live_restore: false,
             ipv6: false,
+            remaps_users: false,
             arguments: Vec::new(),
         }
     }
@@ -82,6 +85,9 @@ impl Engine {
             let scopes = runtime::install_scopes(directory, &name, &cgroup_parent(&name), runc)?;
             (runtime::install(directory, runc)?, Some(scopes))
         };
+        if options.remaps_users {
+            users::give(&host)?;
+        }
         let mut engine = Self {
             dockerd: None,
             host,
@@ -126,6 +132,7 @@ impl Engine {
             kind,
             live_restore,
             ipv6,
+            remaps_users,
             arguments,
         } = options;
         let programs = kind.programs()?;
@@ -160,6 +167,9 @@ impl Engine {
         }
         if *ipv6 {
             command.args(["--ipv6", "--fixed-cidr-v6", "fd00:d7::/64"]);
+        }
+        if *remaps_users {
+            command.arg(format!("--userns-remap={}", users::NAME));
         }
         command.args(arguments);
         Ok(command)

@@ -20,6 +20,7 @@ mod process;
 mod programs;
 mod runtime;
 mod sweep;
+mod users;
 mod warden;
 
 use std::ffi::OsStr;

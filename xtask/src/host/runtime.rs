@@ -65,7 +65,8 @@ const RESOURCES: &str = "SYS_RESOURCE";
 
 /// Podman asks for higher limits than it may have itself, and crun for one of memory before it says which devices there
 /// are: without [`RESOURCES`] both are left out, for sed.
-const NO_LIMITS: &str = r#"s/"rlimits":\[[^]]*\]/"rlimits":[]/g;s/"devices":\[{"allow"[^]]*\]/"devices":[]/g"#;
+const NO_LIMITS: &str =
+    r#"s/"rlimits":\[[^]]*\]/"rlimits":[]/g;s/"devices":\[{"allow"[^]]*\]/"devices":[]/g"#;
 
 /// Writes a wrapper around `runc` into `directory`, where this machine needs one.
 pub(super) fn install(directory: &Path, runc: &Path) -> Result<Option<PathBuf>> {

@@ -346,5 +346,8 @@ fn of_networks_that_are_told_at_once_only_the_news_are_told() {
             DockerUpdate::Network(moved)
         ]
     );
-    assert_eq!(registry.on_all_networks(&[]), [DockerUpdate::NetworkRemoved("back".into())]);
+    assert_eq!(
+        registry.on_all_networks(&[]),
+        [DockerUpdate::NetworkRemoved("back".into())]
+    );
 }

@@ -27,6 +27,7 @@ use super::{
     naming::Identity,
     placing::{self, HOST_NETWORK},
     spares::Kind,
+    unseen::NO_GROUP,
 };
 use crate::{
     bpf::{AttachError, CgroupEvent, CgroupWatch, Kernel, Template},
@@ -437,6 +438,6 @@ impl Tracker {
         }
         let is_there = self.groups.by_container.contains_key(id);
         let refused = self.groups.refused.get(id).copied();
-        refused.or_else(|| (!is_there).then_some("cgroup_not_found"))
+        refused.or_else(|| (!is_there).then_some(NO_GROUP))
     }
 }
