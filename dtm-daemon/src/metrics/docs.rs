@@ -59,6 +59,7 @@ there is no series with a zero in it but `dtm_container_uncovered`, with the rea
 | `bridge_not_found` | the network's bridge is not in the network namespace that dtm is in: it is to share the host's (`--network host`), or the engine is on another machine |
 | `cgroup_v2_missing` | the host has no cgroup v2 hierarchy that dtm could mount (Linux 5.2, `CAP_SYS_ADMIN`) |
 | `cgroup_not_found` | no group has this container's id in its name: dtm does not see the host's groups (`--cgroupns host`, `--pid host`), or the engine is on another machine |
+| `interface_not_found` | Docker says that it is on a bridge network, and for ten seconds no interface was found to be its: dtm does not see the host's processes (`--pid host`, or `--path.procfs`), or the engine is on another machine. What the interface moves has no name: `dtm_unattributed_*` |
 | `cgroup_program_exclusive` | a group above has a program that admits no other beside it, as systemd's `IPAccounting=` makes on older hosts |
 | `cgroup_refused`, `no_slot` | the log says why; every slot is in use |
 

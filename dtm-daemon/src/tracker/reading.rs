@@ -34,9 +34,9 @@ struct DropsRead {
 }
 
 /// A container's places as the tracker knows them.
-struct Seen<'a> {
-    tracker: &'a Tracker,
-    tracked: &'a Tracked,
+pub(super) struct Seen<'a> {
+    pub(super) tracker: &'a Tracker,
+    pub(super) tracked: &'a Tracked,
 }
 
 impl Sight for Seen<'_> {

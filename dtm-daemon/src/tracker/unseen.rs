@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Tracker, containers::Tracked};
+use super::{
+    Tracker,
+    containers::Tracked,
+    placing::{Place, place, uncovered},
+    reading::Seen,
+};
 use crate::docker::ContainerId;
 
 /// How long a container may be there before what belongs to it is missed: it has its name within milliseconds, on a host
@@ -70,18 +75,21 @@ impl Tracker {
         if !tracked.has_process() {
             return None;
         }
-        let container = &tracked.container;
-        if let Some(reason) = self.host_uncovered(&container.id) {
-            return (reason == NO_GROUP).then_some(NO_GROUP);
+        let find = |id: &ContainerId| self.containers.get(id).map(|tracked| &tracked.container);
+        let place = place(&tracked.container, self.networks.by_id(), find)?;
+        let seen = Seen {
+            tracker: self,
+            tracked,
+        };
+        match (&place, uncovered(&place, &seen)) {
+            (Place::Group, reason) => reason.filter(|reason| *reason == NO_GROUP),
+            // That is known and said.
+            (_, Some(_)) | (Place::Under(_), None) => None,
+            (Place::On(networks), None) => {
+                let is_on_bridge = networks.iter().any(|network| network.bridge.is_some());
+                (is_on_bridge && !tracked.has_interface()).then_some(NO_INTERFACE)
+            }
         }
-        let networks = self.networks.by_id();
-        let mut endpoints = container.endpoints.iter();
-        let is_on_bridge = endpoints.any(|endpoint| {
-            let network = networks.get(&endpoint.network_id);
-            network.is_some_and(|network| network.bridge.is_some())
-        });
-        let is_somewhere = tracked.has_interface() || self.is_on_host(&container.id) == Some(true);
-        (is_on_bridge && !is_somewhere).then_some(NO_INTERFACE)
     }
 
     /// Why nothing is shown for a container on a bridge, where that has been so for a while.

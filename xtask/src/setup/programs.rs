@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::apt::Package;
+use super::apt::{self, Package};
 
 /// A program and the package that brings it.
 pub(super) type Program = (&'static str, &'static str);
@@ -42,6 +42,15 @@ pub(super) const TEST: &[Program] = &[
     ("python3", "python3"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("strip", "binutils"),
+    ("podman", "podman"),
+    ("conmon", "conmon"),
+    ("crun", "crun"),
+];
+
+/// What Podman looks for in a directory of its own, and the packages that bring it.
+const OF_PODMAN: &[Program] = &[
+    ("/usr/lib/podman/netavark", "netavark"),
+    ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
 ];
 
 /// The packages of those of `programs` that are not here.
@@ -54,6 +63,10 @@ pub(super) fn missing(programs: &[Program]) -> Vec<Package> {
         .filter(|(program, _)| find_where(program, is_debians).is_none());
     let mut packages: Vec<Package> = absent.map(|&(brings, name)| Package { name, brings }).collect();
     let is_for_tests = programs.iter().any(|&(program, _)| program == "python3");
+    if is_for_tests {
+        let absent = OF_PODMAN.iter().filter(|(file, _)| !apt::has_file(file));
+        packages.extend(absent.map(|&(brings, name)| Package { name, brings }));
+    }
     if is_for_tests && !python_makes_environments() {
         packages.push(Package {
             name: "python3-venv",

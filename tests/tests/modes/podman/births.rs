@@ -22,7 +22,7 @@ const SIZE: u64 = 500;
 /// Podman has removed before it tells has no name; so these stay.
 pub(super) fn first_datagrams() -> Result<()> {
     let mut scene = Scene::new(EngineOptions::new(EngineKind::Podman))?;
-    watch(&mut scene)?;
+    watch(&mut scene, &[])?;
     let far = Far::new(scene.host(), 1)?;
     let arrived = || udp_count(far.network(), "InDatagrams");
     let before = arrived()?;

@@ -45,7 +45,7 @@ impl Stage {
     pub(super) fn new() -> Result<Self> {
         let mut scene = Scene::new(EngineOptions::new(EngineKind::Podman))?;
         scene.silence_bridges()?;
-        watch(&mut scene)?;
+        watch(&mut scene, &[])?;
         let far = Far::new(scene.host(), 1)?;
         let receive = UDP.to_string();
         let receive = ["traffic", "udp-receive", receive.as_str()];
@@ -117,10 +117,10 @@ impl Stage {
     }
 }
 
-/// Starts dtm, by Docker's own variable.
-pub(super) fn watch(scene: &mut Scene) -> Result<()> {
+/// Starts dtm with `arguments`, by Docker's own variable.
+pub(super) fn watch(scene: &mut Scene, arguments: &[&str]) -> Result<()> {
     let socket = format!("DOCKER_HOST=unix://{}", scene.engine.socket());
-    scene.start_dtm_with(&socket, &[])
+    scene.start_dtm_with(&socket, arguments)
 }
 
 /// Waits until a container on the host's network has its series.
