@@ -45,12 +45,12 @@ impl Hierarchy {
     ///
     /// 5.2 (`fsopen`, `fsmount`).
     pub fn open(procfs: &Path) -> io::Result<Self> {
-        let first = procfs.join("1/ns/cgroup");
+        let procfs = procfs.to_owned();
         // What a mount shows as its root is the mounting thread's own namespace's.
         let thread = thread::Builder::new()
             .name("dtm-cgroups".to_owned())
             .spawn(move || {
-                let entered = enter_hosts_namespace(&first);
+                let entered = enter_hosts_namespace(&procfs);
                 if let Err(error) = &entered {
                     tracing::warn!(
                         %error,
@@ -91,12 +91,14 @@ impl Hierarchy {
 }
 
 /// Moves the calling thread into the host's cgroup namespace, if it is not there already.
-fn enter_hosts_namespace(first: &Path) -> io::Result<()> {
+fn enter_hosts_namespace(procfs: &Path) -> io::Result<()> {
     let own = fs::metadata("/proc/thread-self/ns/cgroup")?;
     if own.ino() == HOSTS_NAMESPACE {
         return Ok(());
     }
-    let hosts = fs::File::open(first)?;
+    let of = |process: &str| fs::File::open(procfs.join(process).join("ns/cgroup"));
+    // Some machines let nobody look at their first process. The second is the first kernel thread, which is nowhere else.
+    let hosts = of("1").or_else(|error| of("2").map_err(|_none| error))?;
     Ok(move_into_link_name_space(
         hosts.as_fd(),
         Some(LinkNameSpaceType::ControlGroup),

@@ -14,7 +14,7 @@ use xtask::host::{CgroupWorld, EngineKind, EngineOptions, Image, eventually};
 use crate::{
     facts::{Fact, INFO, SENT_BYTES, UNCOVERED, agree, hold, received, sent},
     host::stage::{datagrams, labels},
-    places::{Place, all_exact, during, inside},
+    places::{Place, all_exact, during, process},
 };
 
 /// An image with the dtm that was built with these tests.
@@ -47,10 +47,9 @@ impl Stage {
 
     fn start(&self, on_bridge: &str, (on_host, port): (&str, u16), options: &[&str]) -> Result<()> {
         let scene = &self.scene;
-        scene.run(on_bridge, FRONT, &["traffic", "udp-receive", &UDP.to_string()])?;
+        scene.run(on_bridge, FRONT, &["sleep", "3600"])?;
         let options = [&["--network", "host"], options].concat();
         scene.run_with(on_host, &options, &["traffic", "udp-receive", &port.to_string()])?;
-        wait_listening(&inside(scene, on_bridge)?, UDP)?;
         wait_listening(&scene.host().network()?, port)
     }
 
@@ -82,13 +81,19 @@ impl Stage {
             place.wait_shown(scene)?;
         }
         let readings = during(scene, &places, || {
-            names.iter().try_for_each(|name| self.send(name, 150, 600))
+            names.iter().try_for_each(|name| {
+                self.send(name, 150, 600)?;
+                let far = self.far.address(Version::V4);
+                scene
+                    .exec(name, &["ping", "-c", "5", "-i", "0.1", &far])
+                    .map(drop)
+            })
         })?;
         all_exact(&places, &readings)?;
-        let has_sent = readings
+        let has_passed = readings
             .iter()
-            .all(|reading| reading.kernel.transmit.packets >= 150);
-        ensure!(has_sent, "not everything was sent: {readings:?}");
+            .all(|reading| reading.kernel.transmit.packets >= 155 && reading.kernel.receive.packets >= 5);
+        ensure!(has_passed, "not everything was sent: {readings:?}");
         Ok(())
     }
 
@@ -242,7 +247,7 @@ fn remapped(kind: EngineKind) -> Result<()> {
     let refusal = format!("{:#}", refused.err().context("the host's network is refused")?);
     ensure!(refusal.contains("user namespace"), "{refusal}");
     let remapped = |name: &str| -> Result<bool> {
-        let process = crate::places::process(&stage.scene, name)?;
+        let process = process(&stage.scene, name)?;
         let users = std::fs::read_to_string(format!("/proc/{process}/uid_map"))?;
         Ok(users.split_whitespace().nth(1) != Some("0"))
     };

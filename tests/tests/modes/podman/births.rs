@@ -1,6 +1,6 @@
 //! Containers whose first act is to send.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use dtm_tests::{
     far::{Far, UDP, Version, udp_count},
     scene::{PATIENCE, Scene},
@@ -22,7 +22,7 @@ const SIZE: u64 = 500;
 /// Podman has removed before it tells has no name; so these stay.
 pub(super) fn first_datagrams() -> Result<()> {
     let mut scene = Scene::new(EngineOptions::new(EngineKind::Podman))?;
-    watch(&mut scene, &[])?;
+    watch(&mut scene, &["--log.level", "debug"])?;
     let far = Far::new(scene.host(), 1)?;
     let arrived = || udp_count(far.network(), "InDatagrams");
     let before = arrived()?;
@@ -38,7 +38,8 @@ pub(super) fn first_datagrams() -> Result<()> {
     agree("arrived", arrived()? - before, LIVES * DATAGRAMS)?;
     let truth = sent(datagrams(Version::V4, DATAGRAMS, SIZE));
     for name in &names {
-        wait_on_host(&scene, name)?;
+        wait_on_host(&scene, name)
+            .with_context(|| scene.dtm().map(dtm_tests::daemon::Dtm::log).unwrap_or_default())?;
     }
     let samples = scene.samples()?;
     let mut missed = Vec::new();
