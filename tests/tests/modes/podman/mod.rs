@@ -16,7 +16,7 @@ use crate::{
         Fact, INFO, SENT_BYTES, UNCOVERED, agree, hold, holds, is_covered, only_these_series, received, sent,
     },
     host::stage::{datagrams, labels},
-    places::{all_exact, bytes_exact, during, read},
+    places::{all_exact, during},
 };
 use dtm_tests::far::Version;
 use stage::{DB, DEFAULT, DEFAULT_BRIDGE, LONELY, MADE, ON_DEFAULT, ONE, ONE_PORT, SHARER, Stage, TWO, WEB};
@@ -190,15 +190,16 @@ fn comes_later(stage: &mut Stage) -> Result<()> {
 #[test]
 fn podmans_containers_are_counted_as_dockers() -> Result<()> {
     let mut stage = Stage::new()?;
-    holds("bytes since birth", || {
-        let places = stage.places();
-        bytes_exact(&places, &read(&stage.scene, &places)?)
-    })?;
     hold(&stage, FACTS)?;
     holds("dtm comes later", || comes_later(&mut stage))
 }
 
 #[test]
-fn podmans_first_datagrams_are_counted() -> Result<()> {
-    births::first_datagrams()
+fn podmans_first_datagrams_are_counted_on_the_hosts_network() -> Result<()> {
+    births::on_the_hosts_network()
+}
+
+#[test]
+fn podmans_first_datagrams_are_counted_on_a_bridge() -> Result<()> {
+    births::on_a_bridge()
 }
