@@ -43,10 +43,13 @@ pub(super) async fn list(engine: &Engine) -> anyhow::Result<(Vec<Container>, Vec
     let networks = networks(engine).await?;
     let containers = containers.context("list docker's containers")?;
     let containers = containers.into_iter().filter_map(convert::listed);
-    Ok((
-        containers.map(|container| engine.own(container)).collect(),
-        networks,
-    ))
+    let containers = containers.map(|container| engine.own(container));
+    let containers = if engine.is_podman {
+        podman::with_modes(engine, containers).await
+    } else {
+        containers.collect()
+    };
+    Ok((containers, networks))
 }
 
 /// All networks.

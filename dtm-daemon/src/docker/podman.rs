@@ -2,15 +2,20 @@
 //!
 //! It answers Docker's questions, but names a network by its name where Docker has an id, tells of no network that it
 //! makes or removes, and leaves out which bridge one is on. So a network's name is its id here, and networks are listed
-//! in Podman's own words.
+//! in Podman's own words. Its list of containers lacks their network modes.
 
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
 use bollard::models::{EventMessage, EventMessageTypeEnum, SystemVersion};
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
-use super::{Container, Network, connect::Engine, plain};
+use super::{
+    Container, ContainerState, Network,
+    connect::{Engine, answered},
+    convert, plain,
+};
 
 /// What it calls itself among the components of its version.
 const COMPONENT: &str = "Podman Engine";
@@ -69,6 +74,33 @@ pub(super) fn container(mut container: Container) -> Container {
     container
 }
 
+/// How many containers are asked about at once.
+const AT_ONCE: usize = 16;
+
+/// Listed containers with what the list does not say of those that have a process: who is in whose network. Without it
+/// any of them could be the one that a namespace belongs to.
+pub(super) async fn with_modes(
+    engine: &Engine,
+    containers: impl Iterator<Item = Container>,
+) -> Vec<Container> {
+    let ask = |listed: Container| async move {
+        let runs = matches!(listed.state, ContainerState::Running | ContainerState::Paused);
+        if !runs || !listed.network_mode.is_empty() {
+            return listed;
+        }
+        let asked = answered(engine.docker.inspect_container(listed.id.full(), None)).await;
+        let inspected = asked.ok().and_then(convert::inspected).map(container);
+        // One that has ended meanwhile is as it was listed.
+        inspected
+            .filter(|inspected| inspected.id == listed.id)
+            .unwrap_or(listed)
+    };
+    stream::iter(containers.map(ask))
+        .buffered(AT_ONCE)
+        .collect()
+        .await
+}
+
 /// An event of Podman's as Docker would have it; none that Docker has no word for.
 pub(super) fn event(mut event: EventMessage) -> Option<EventMessage> {
     let is_connection = matches!(event.action.as_deref(), Some("connect" | "disconnect"));
@@ -92,7 +124,7 @@ pub(super) fn event(mut event: EventMessage) -> Option<EventMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::{ContainerState, DockerUpdate, convert, registry::Registry};
+    use crate::docker::{ContainerId, DockerUpdate, registry::Registry};
 
     const ID: &str = "20e9d1e509a3874e2ba71b90babcccb9d33573717dbcd9429d2d551d19dc8bf5";
 
@@ -158,10 +190,10 @@ mod tests {
         registry.on_event(told("container", "create").unwrap());
         assert!(registry.next_question().is_some());
         let answer = Some(container(convert::announced(
-            crate::docker::ContainerId::parse(ID).unwrap(),
+            ContainerId::parse(ID).unwrap(),
             &[("name".to_owned(), "a".to_owned())].into(),
         )));
-        registry.on_container_answer(&crate::docker::ContainerId::parse(ID).unwrap(), answer);
+        registry.on_container_answer(&ContainerId::parse(ID).unwrap(), answer);
         assert_eq!(registry.next_question(), None);
         assert_eq!(registry.on_event(told("network", "connect").unwrap()), None);
         assert!(registry.next_question().is_some());
