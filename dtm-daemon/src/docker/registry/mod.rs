@@ -266,7 +266,17 @@ impl Registry {
         if let Some(answer) = answer.filter(|answer| answer.id == *id) {
             if is_current {
                 let started_at = answer.started_at.or(before.started_at);
-                known.container = Container { started_at, ..answer };
+                // Podman's list, which answers where an inspection fails, has none; a container's never changes.
+                let network_mode = if answer.network_mode.is_empty() {
+                    Arc::clone(&before.network_mode)
+                } else {
+                    Arc::clone(&answer.network_mode)
+                };
+                known.container = Container {
+                    started_at,
+                    network_mode,
+                    ..answer
+                };
             } else {
                 add_details(&mut known.container, answer);
             }

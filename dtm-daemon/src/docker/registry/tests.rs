@@ -351,3 +351,16 @@ fn of_networks_that_are_told_at_once_only_the_news_are_told() {
         [DockerUpdate::NetworkRemoved("back".into())]
     );
 }
+
+#[test]
+fn a_network_mode_is_not_forgotten_for_an_answer_without_one() {
+    let mut registry = asked();
+    registry.on_container_answer(&id(), Some(answer("web")));
+    registry.on_event(of_container("update", "web"));
+    registry.next_question();
+    let listed = Container {
+        network_mode: "".into(),
+        ..answer("web")
+    };
+    assert_eq!(registry.on_container_answer(&id(), Some(listed)), None);
+}
