@@ -273,8 +273,8 @@ impl Registry {
                     Arc::clone(&answer.network_mode)
                 };
                 known.container = Container {
-                    started_at,
                     network_mode,
+                    started_at,
                     ..answer
                 };
             } else {
