@@ -1,7 +1,7 @@
 //! What to do about a container that is not counted.
 
 /// Each `reason` of `dtm_container_uncovered`, and what to do about it.
-const ADVICE: [(&str, &str); 11] = [
+const ADVICE: [(&str, &str); 12] = [
     (
         "overlay_network",
         "let --path.docker-netns be where the engine mounts its namespaces, mounted with :rslave into dtm's container",
@@ -21,6 +21,10 @@ const ADVICE: [(&str, &str); 11] = [
     (
         "bridge_not_found",
         "the network's bridge is not where dtm is: run dtm in the network namespace of the engine's host (--network host)",
+    ),
+    (
+        "interface_not_found",
+        "let dtm see the host's processes: --pid host, or the host's /proc mounted and named with --path.procfs",
     ),
     (
         "rootless_engine",
