@@ -104,7 +104,10 @@ impl Watcher {
             }
             // The directory may have been made since, or made anew: a restarted engine may do that.
             if changes.as_ref().is_none_or(|changes| changes.is_of_parent) || !self.directory.exists() {
-                changes = self.subscribe();
+                let former = std::mem::replace(&mut changes, self.subscribe());
+                // Closing it waits until nobody in the kernel reads it, some ten milliseconds, in which this thread would not
+                // hear of a birth.
+                drop(tokio::task::spawn_blocking(move || drop(former)));
             }
             self.compare().await?;
         }
