@@ -185,6 +185,9 @@ impl Tracker {
             "attaching"
         );
         self.interfaces.insert(key, interface);
+        if !*self.ready.borrow() {
+            self.starting.get_or_insert_default().insert(key);
+        }
         self.order(key.netns, AttachJob::Attach { generation, bulk });
     }
 
