@@ -466,7 +466,8 @@ impl Tracker {
     fn note_readiness(&mut self) {
         let attached = self.starting.as_ref().is_some_and(HashSet::is_empty)
             && self.hidden_listed
-            && !self.devices.are_looked_for();
+            && !self.devices.are_looked_for()
+            && self.spares.are_there();
         if attached && self.docker.up.is_some() && !*self.ready.borrow() {
             tracing::info!(interfaces = self.interfaces.len(), "ready");
             self.ready.send_replace(true);

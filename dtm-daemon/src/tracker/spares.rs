@@ -70,6 +70,11 @@ impl Pool {
         self.ready.len() + self.resting.len() + self.loading
     }
 
+    /// Those that can be had without waiting for others to have rested.
+    fn at_hand(&self) -> usize {
+        self.ready.len() + self.loading
+    }
+
     fn wake(&mut self, now: Instant) {
         while let Some((since, _slot, _programs)) = self.resting.front()
             && now.duration_since(*since) >= REST
@@ -84,6 +89,8 @@ impl Pool {
 pub(super) struct Spares {
     groups: Pool,
     devices: Pool,
+    /// The last generation there was when it was last looked whether enough are ready; none before that.
+    last_generation: Option<u64>,
     orders: mpsc::Sender<(Kind, u32)>,
 }
 
@@ -108,6 +115,7 @@ impl Spares {
         Ok(Self {
             groups: Pool::default(),
             devices: Pool::default(),
+            last_generation: None,
             orders,
         })
     }
@@ -122,6 +130,11 @@ impl Spares {
     /// The programs of a slot, where they are spare ones.
     pub(super) fn programs(&mut self, kind: Kind, slot: u32) -> Option<Programs> {
         self.pool(kind).in_use.get(&slot).cloned()
+    }
+
+    /// Whether all are loaded that were wanted at the start.
+    pub(super) fn are_there(&self) -> bool {
+        self.last_generation.is_some() && self.groups.loading + self.devices.loading == 0
     }
 
     /// Slots that are taken and that nothing counts into.
@@ -175,11 +188,24 @@ impl Tracker {
     }
 
     /// Has programs loaded where too few are ready, and lets those go that are too many.
+    ///
+    /// While containers are born only as many as may be needed soon: the verifier keeps a processor from those that attach.
     pub(super) fn keep_spares(&mut self, now: Instant) {
+        let before = self.spares.last_generation.replace(self.last_generation);
+        let is_calm = before.is_none_or(|before| before == self.last_generation);
         for kind in [Kind::Group, Kind::Device] {
             let wanted = self.wanted_spares(kind);
             self.spares.pool(kind).wake(now);
-            while self.spares.pool(kind).idle() < wanted {
+            loop {
+                let pool = self.spares.pool(kind);
+                let is_enough = if is_calm {
+                    pool.idle() >= wanted
+                } else {
+                    pool.at_hand() >= wanted.div_ceil(2)
+                };
+                if is_enough {
+                    break;
+                }
                 let Some(slot) = self.slots.take(now) else { break };
                 if self.spares.orders.send((kind, slot)).is_err() {
                     tracing::error!("the thread that loads programs has ended");
@@ -192,13 +218,19 @@ impl Tracker {
         }
     }
 
-    /// Lets programs go that are too many: others were loaded while these were in use.
+    /// Lets programs go that are too many: others were loaded while these were in use or had to rest. Half as many as are
+    /// wanted stay at hand.
     pub(super) fn trim_spares(&mut self, kind: Kind, now: Instant) {
         let wanted = self.wanted_spares(kind);
-        while self.spares.pool(kind).idle() > wanted {
-            let Some((slot, _programs)) = self.spares.pool(kind).ready.pop_back() else {
-                break;
-            };
+        let pool = self.spares.pool(kind);
+        let mut surplus = Vec::new();
+        while pool.idle() > wanted
+            && pool.ready.len() > wanted.div_ceil(2)
+            && let Some((slot, _programs)) = pool.ready.pop_back()
+        {
+            surplus.push(slot);
+        }
+        for slot in surplus {
             self.slots.give_back(slot, now);
         }
     }
@@ -217,5 +249,6 @@ impl Tracker {
             }
         }
         self.trim_spares(kind, Instant::now());
+        self.note_readiness();
     }
 }
