@@ -185,9 +185,7 @@ impl Tracker {
             "attaching"
         );
         self.interfaces.insert(key, interface);
-        if !*self.ready.borrow() {
-            self.starting.get_or_insert_default().insert(key);
-        }
+        self.await_attachment(key);
         self.order(key.netns, AttachJob::Attach { generation, bulk });
     }
 
@@ -203,9 +201,7 @@ impl Tracker {
     /// Takes in how an attachment went.
     pub(super) fn on_attached(&mut self, attached: Attached) {
         let Attached { generation, result } = attached;
-        if let Some(starting) = &mut self.starting {
-            starting.remove(&generation.key);
-        }
+        self.starting.remove(&generation.key);
         let interface = self.interfaces.get_mut(&generation.key);
         match (
             interface.filter(|interface| interface.generation == generation),
@@ -346,9 +342,7 @@ impl Tracker {
                 other_end: key.ifindex,
                 again,
             };
-            if self.resolve_jobs.send(ResolveOrder::Identify(job)).is_err() {
-                tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
-            }
+            self.order_resolve(ResolveOrder::Identify(job));
         }
     }
 

@@ -133,7 +133,7 @@ pub struct Tracker {
     /// An interface got none of the kernel side's entries.
     unindexed: bool,
     /// Attach jobs of the start that are not done.
-    starting: Option<HashSet<InterfaceKey>>,
+    starting: HashSet<InterfaceKey>,
     /// The namespaces whose interfaces are watched, by dtm's numbers for them.
     namespaces: BTreeMap<u32, Watched>,
     /// What happens in dtm's own.
@@ -215,7 +215,6 @@ impl Tracker {
     async fn track(&mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
         self.find_groups();
         self.resynchronise(OWN_NETNS, true)?;
-        self.starting = Some(self.interfaces.keys().copied().collect());
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut resynchronise = tokio::time::interval(RESYNCHRONISE);
@@ -309,6 +308,13 @@ impl Tracker {
             Report::Loaded(loaded) => self.on_loaded(loaded),
             Report::Probed(gone) => self.on_probed(gone),
             Report::Surveyed(surveyed) => self.on_surveyed(surveyed),
+        }
+    }
+
+    /// Has the thread that identifies interfaces do something.
+    fn order_resolve(&self, order: ResolveOrder) {
+        if self.resolve_jobs.send(order).is_err() {
+            tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
         }
     }
 
@@ -463,8 +469,15 @@ impl Tracker {
         }
     }
 
+    /// dtm is not ready before this has been attached to, or could not be.
+    fn await_attachment(&mut self, key: InterfaceKey) {
+        if !*self.ready.borrow() {
+            self.starting.insert(key);
+        }
+    }
+
     fn note_readiness(&mut self) {
-        let attached = self.starting.as_ref().is_some_and(HashSet::is_empty)
+        let attached = self.starting.is_empty()
             && self.hidden_listed
             && !self.devices.are_looked_for()
             && self.spares.are_there();

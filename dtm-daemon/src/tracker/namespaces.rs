@@ -183,17 +183,10 @@ impl Tracker {
             }
         });
         watched.reader = Some(reader.abort_handle());
-        if self.resolve_jobs.send(ResolveOrder::Open(number, view)).is_err() {
-            tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
-        }
+        self.order_resolve(ResolveOrder::Open(number, view));
         self.namespaces.insert(number, watched);
         // In bulk: what is there was there before dtm, and its first packets may be on their way.
-        self.resynchronise(number, true)?;
-        if !self.hidden_listed {
-            let here = self.interfaces.keys().filter(|key| key.netns == number);
-            self.starting.get_or_insert_default().extend(here);
-        }
-        Ok(())
+        self.resynchronise(number, true)
     }
 
     fn leave_hidden(&mut self, number: u32) {

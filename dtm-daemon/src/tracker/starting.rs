@@ -1,7 +1,7 @@
 //! How the tracker comes to be: its sockets, its threads, and what it starts with.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     path::PathBuf,
     sync::{Arc, mpsc as std_mpsc},
@@ -134,7 +134,7 @@ impl Tracker {
             looks: Looks::default(),
             freed: Freed::default(),
             unindexed: false,
-            starting: None,
+            starting: HashSet::new(),
             namespaces: BTreeMap::from([(OWN_NETNS, own.watched)]),
             links,
             own_netns,

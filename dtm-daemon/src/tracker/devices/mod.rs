@@ -82,10 +82,15 @@ impl Devices {
         if let Some(inside) = self.inside.get(&key) {
             return Some((Some(inside.inode), inside.ifindex));
         }
+        self.index_here(key).map(|ifindex| (None, ifindex))
+    }
+
+    /// The index of a device that is still in dtm's own namespace.
+    fn index_here(&self, key: InterfaceKey) -> Option<u32> {
         let mut births = self.births.iter();
         births
             .find(|(_ifindex, born)| **born == key)
-            .map(|(ifindex, _born)| (None, *ifindex))
+            .map(|(ifindex, _born)| *ifindex)
     }
 
     /// Takes an attachment off; a filter is taken off where it is, if that is still there.
@@ -147,9 +152,7 @@ impl Tracker {
                     other_end: parent,
                     again: false,
                 };
-                if self.resolve_jobs.send(ResolveOrder::Identify(job)).is_err() {
-                    tracing::error!("the thread that identifies interfaces has ended: new ones get no names");
-                }
+                self.order_resolve(ResolveOrder::Identify(job));
             }
             (_, _) => self.device_gone(key),
         }
@@ -205,10 +208,9 @@ impl Tracker {
             let key = interface.generation.key;
             let age = now.duration_since(interface.since);
             let is_nameless = matches!(interface.role, Role::Pending { .. });
-            let is_here = self.devices.births.iter().find(|(_ifindex, born)| **born == key);
-            match (is_here, &interface.attachment) {
-                (Some((ifindex, _)), _) if age >= FOREIGN_AFTER => {
-                    self.devices.foreign.insert(*ifindex);
+            match (self.devices.index_here(key), &interface.attachment) {
+                (Some(ifindex), _) if age >= FOREIGN_AFTER => {
+                    self.devices.foreign.insert(ifindex);
                     gone.push(key);
                 }
                 (None, _) if is_nameless && self.docker.up == Some(true) && age >= NAMELESS_AFTER => {
@@ -329,9 +331,7 @@ impl Tracker {
                     ifindex,
                 };
                 self.devices.inside.insert(key, inside);
-                if !*self.ready.borrow() {
-                    self.starting.get_or_insert_default().insert(key);
-                }
+                self.await_attachment(key);
                 self.devices.means.clone().attach(birth, Place::Inside(inside));
             }
         }

@@ -273,9 +273,7 @@ impl Tracker {
         if let Some(group) = self.groups.by_container.get_mut(id) {
             group.key = Some(key);
         }
-        if !*self.ready.borrow() {
-            self.starting.get_or_insert_default().insert(key);
-        }
+        self.await_attachment(key);
         self.groups.order(GroupJob::Attach {
             generation,
             path,
@@ -298,9 +296,7 @@ impl Tracker {
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.groups.order(GroupJob::Detach(attachment));
         }
-        if let Some(starting) = &mut self.starting {
-            starting.remove(&key);
-        }
+        self.starting.remove(&key);
         self.end_slot(interface.slot, None, Instant::now());
     }
 
