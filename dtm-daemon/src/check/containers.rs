@@ -18,8 +18,8 @@ use crate::{
         Hierarchy, LinkKind, Processes, Requests, container_of_group, dump, hidden_network, mounted_netns,
     },
     tracker::placing::{
-        HOST_NETWORK, Hook, Place, Sight, advice, has_own_devices, hook, is_hidden, place, uncovered,
-        uncovered_on,
+        HOST_NETWORK, Hook, NO_GROUP, NO_HIERARCHY, Place, Sight, advice, has_own_devices, hook, is_hidden,
+        place, uncovered, uncovered_on,
     },
 };
 
@@ -141,8 +141,8 @@ impl Sight for Seen<'_> {
 
     fn group(&self) -> Option<&'static str> {
         match &self.sights.groups {
-            None => Some("cgroup_v2_missing"),
-            Some(groups) if !groups.contains(self.container.id.full()) => Some("cgroup_not_found"),
+            None => Some(NO_HIERARCHY),
+            Some(groups) if !groups.contains(self.container.id.full()) => Some(NO_GROUP),
             Some(_) => None,
         }
     }

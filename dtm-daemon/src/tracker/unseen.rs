@@ -11,7 +11,7 @@ use std::{
 use super::{
     Tracker,
     containers::Tracked,
-    placing::{Place, place, uncovered},
+    placing::{NO_GROUP, Place, place, uncovered},
     reading::Seen,
 };
 use crate::docker::ContainerId;
@@ -19,9 +19,6 @@ use crate::docker::ContainerId;
 /// How long a container may be there before what belongs to it is missed: it has its name within milliseconds, on a host
 /// that starts many within seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The reason of a container whose control group is not there.
-pub(super) const NO_GROUP: &str = "cgroup_not_found";
 
 /// The reason of one that is on bridges by Docker's word, and on none by the kernel's.
 const NO_INTERFACE: &str = "interface_not_found";
@@ -72,7 +69,8 @@ impl Tracker {
     }
 
     fn is_missing(&self, tracked: &Tracked) -> Option<&'static str> {
-        if !tracked.has_process() {
+        // Of most containers something is found, and there may be a thousand.
+        if !tracked.has_process() || tracked.has_interface() {
             return None;
         }
         let find = |id: &ContainerId| self.containers.get(id).map(|tracked| &tracked.container);
@@ -87,7 +85,7 @@ impl Tracker {
             (_, Some(_)) | (Place::Under(_), None) => None,
             (Place::On(networks), None) => {
                 let is_on_bridge = networks.iter().any(|network| network.bridge.is_some());
-                (is_on_bridge && !tracked.has_interface()).then_some(NO_INTERFACE)
+                is_on_bridge.then_some(NO_INTERFACE)
             }
         }
     }

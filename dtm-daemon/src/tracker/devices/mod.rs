@@ -263,8 +263,11 @@ impl Tracker {
         let is_young = |interface: &Interface| {
             interface.generation.key.netns == DEVICES && matches!(interface.role, Role::Pending { .. })
         };
+        if self.devices.under_way || !self.has_device_networks() {
+            return;
+        }
         // One that is still looking for its container may be what would be found.
-        if self.devices.under_way || self.interfaces.values().any(is_young) {
+        if self.interfaces.values().any(is_young) {
             return;
         }
         let devices = &mut self.devices;

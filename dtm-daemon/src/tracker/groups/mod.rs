@@ -25,9 +25,8 @@ use super::{
     attaching::Report,
     interfaces::{AttachmentState, GROUPS, Interface, Named, Role},
     naming::Identity,
-    placing::{self, HOST_NETWORK},
+    placing::{self, HOST_NETWORK, NO_GROUP, NO_HIERARCHY},
     spares::Kind,
-    unseen::NO_GROUP,
 };
 use crate::{
     bpf::{AttachError, CgroupEvent, CgroupWatch, Kernel, Template},
@@ -430,7 +429,7 @@ impl Tracker {
     /// Why nothing counts for a container on the host's network, where that is so.
     pub(super) fn group_uncovered(&self, id: &ContainerId) -> Option<&'static str> {
         if !self.groups.are_there() {
-            return Some("cgroup_v2_missing");
+            return Some(NO_HIERARCHY);
         }
         let is_there = self.groups.by_container.contains_key(id);
         let refused = self.groups.refused.get(id).copied();

@@ -15,6 +15,12 @@ pub(crate) const HOST_NETWORK: &str = "host";
 /// Docker's driver of the network `none`.
 const NO_NETWORK: &str = "null";
 
+/// The reason of a container on the host's network where there are no control groups to count at.
+pub(crate) const NO_HIERARCHY: &str = "cgroup_v2_missing";
+
+/// The reason of one whose control group is not there.
+pub(crate) const NO_GROUP: &str = "cgroup_not_found";
+
 /// The reason for what a rootless engine keeps out of sight.
 const ROOTLESS: &str = "rootless_engine";
 
