@@ -270,6 +270,7 @@ mod tests {
         stopped.state = ContainerState::Exited;
         Survey {
             name: "Docker Engine".to_owned(),
+            is_podman: false,
             version: Arc::from("29.0.0"),
             api_version: "1.52".to_owned(),
             about: None,

@@ -45,7 +45,7 @@ impl Engine {
 
     /// Whether it is Podman, which does not tell what its bridges are called.
     pub(super) fn is_podman(&self) -> bool {
-        self.survey.name.starts_with("Podman")
+        self.survey.is_podman
     }
 
     pub(super) fn findings(&self, config: &HostConfig, sights: &Sights) -> Vec<Finding> {
@@ -200,6 +200,7 @@ mod tests {
         };
         let survey = Survey {
             name: name.to_owned(),
+            is_podman: name == "Podman Engine",
             version: Arc::from("29.0.0"),
             api_version: "1.52".to_owned(),
             about,

@@ -1,11 +1,9 @@
 //! What the engine says of itself beyond its version: how it runs decides what of its containers can be seen.
 
 use anyhow::Context as _;
-use bollard::Docker;
 use serde::Deserialize;
 
-use super::plain;
-use crate::config::DockerHost;
+use super::{connect::Engine, plain};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +35,9 @@ struct Swarm {
 /// # Errors
 ///
 /// Where it does not say: a proxy before it may refuse the question.
-pub(super) async fn about(host: &DockerHost, docker: &Docker) -> anyhow::Result<About> {
-    let path = format!("/v{}/info", docker.client_version());
-    let answer = plain::get(host, &path).await;
+pub(super) async fn about(engine: &Engine) -> anyhow::Result<About> {
+    let path = format!("/v{}/info", engine.docker.client_version());
+    let answer = plain::get(&engine.host, &path).await;
     read(&answer.context("ask docker about itself")?)
 }
 

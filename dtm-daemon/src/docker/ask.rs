@@ -16,7 +16,7 @@ use super::{
 
 /// How many answers are waited for at once. An inspect waits while its container is being started, so more than a
 /// busy host starts at a time; the others take the engine a millisecond each.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// Questions that are not answered yet. They end with it.
 pub(super) struct Questions {

@@ -12,7 +12,8 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::{
-    Container, ContainerState, Network,
+    Container, Network,
+    ask::AT_ONCE,
     connect::{Engine, answered},
     convert, plain,
 };
@@ -74,9 +75,6 @@ pub(super) fn container(mut container: Container) -> Container {
     container
 }
 
-/// How many containers are asked about at once.
-const AT_ONCE: usize = 16;
-
 /// Listed containers with what the list does not say of those that have a process: who is in whose network. Without it
 /// any of them could be the one that a namespace belongs to.
 pub(super) async fn with_modes(
@@ -84,8 +82,7 @@ pub(super) async fn with_modes(
     containers: impl Iterator<Item = Container>,
 ) -> Vec<Container> {
     let ask = |listed: Container| async move {
-        let runs = matches!(listed.state, ContainerState::Running | ContainerState::Paused);
-        if !runs || !listed.network_mode.is_empty() {
+        if !listed.has_process() || !listed.network_mode.is_empty() {
             return listed;
         }
         let asked = answered(engine.docker.inspect_container(listed.id.full(), None)).await;
@@ -124,7 +121,7 @@ pub(super) fn event(mut event: EventMessage) -> Option<EventMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::{ContainerId, DockerUpdate, registry::Registry};
+    use crate::docker::{ContainerId, ContainerState, DockerUpdate, registry::Registry};
 
     const ID: &str = "20e9d1e509a3874e2ba71b90babcccb9d33573717dbcd9429d2d551d19dc8bf5";
 

@@ -15,6 +15,8 @@ use crate::config::DockerHost;
 pub struct Survey {
     /// What the engine calls itself; empty where it does not say.
     pub name: String,
+    /// Whether it is Podman, which only speaks as Docker does.
+    pub is_podman: bool,
     /// What it calls its version.
     pub version: Arc<str>,
     /// The version of the API that both sides know.
@@ -36,17 +38,20 @@ pub async fn survey(host: &DockerHost) -> Result<Survey, String> {
     let all = async {
         let engine = connect(host).await?;
         let (containers, networks) = list(&engine).await?;
+        let about = about(&engine).await.ok();
         let Engine {
             docker,
             version,
             name,
+            is_podman,
             ..
         } = engine;
         anyhow::Ok(Survey {
             name,
+            is_podman,
             version,
             api_version: docker.client_version().to_string(),
-            about: about(host, &docker).await.ok(),
+            about,
             containers: containers.into_iter().map(Arc::new).collect(),
             networks,
         })

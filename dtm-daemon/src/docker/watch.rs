@@ -117,8 +117,7 @@ impl Watch {
 
     /// One connection's life, and why it ended.
     async fn session(&mut self) -> anyhow::Result<std::convert::Infallible> {
-        let host = self.host.clone();
-        let engine = connect(&host).await?;
+        let engine = connect(&self.host).await?;
         let (docker, is_podman) = (engine.docker.clone(), engine.is_podman);
         let mut events = pin!(subscribe(&docker, self.since));
         let mut listing = pin!(list(&engine));
@@ -147,7 +146,7 @@ impl Watch {
         let mut questions = Questions::new(engine.clone());
         let mut silence = pin!(silence(&docker));
         // Not before the list: names do not wait for it.
-        let mut about = pin!(about(&host, &docker));
+        let mut about = pin!(about(&engine));
         let mut is_asked = true;
         let mut untold = tokio::time::interval_at(Instant::now() + LIST_EVERY, LIST_EVERY);
         loop {
