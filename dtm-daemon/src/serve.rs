@@ -37,10 +37,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
     watch_signals(&cancel, &mut tasks)?;
-    docker::preflight(&config.docker_host)?;
+    docker::preflight(&config.host.docker_host)?;
     // Held until everything is taken off again.
     let single = tokio::select! {
-        single = Single::claim(&config.procfs) => single?,
+        single = Single::claim(&config.host.procfs) => single?,
         () = cancel.cancelled() => return wait(tasks, cancel).await,
     };
     // Addresses next: that one is in use should not cost an attach to every container.
@@ -49,7 +49,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let limits = Limits {
         slots: config.max_interfaces,
     };
-    let btf = config.btf.clone();
+    let btf = config.host.btf.clone();
     let mut kernel = tokio::task::spawn_blocking(move || Kernel::load(&btf, limits))
         .await
         .context("load the kernel side")??;
@@ -59,14 +59,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
     let settings = Settings {
-        attach_mode: config.attach_mode,
+        attach_mode: config.host.attach_mode,
         linger: config.linger,
-        procfs: config.procfs.clone(),
-        docker_netns: config.docker_netns.clone(),
+        procfs: config.host.procfs.clone(),
+        docker_netns: config.host.docker_netns.clone(),
     };
     let unknown_networks = Arc::new(Notify::new());
     let (tracker, handle) = Tracker::start(kernel, settings, docker_updates, Arc::clone(&unknown_networks))?;
-    let host = config.docker_host.clone();
+    let host = config.host.docker_host.clone();
     let watch_cancel = cancel.clone();
     tasks.spawn(async move {
         docker::watch(host, updates, unknown_networks, watch_cancel).await;
@@ -122,19 +122,19 @@ fn watch_signals(cancel: &CancellationToken, tasks: &mut JoinSet<anyhow::Result<
 /// Says in one line what is missing, before anything is loaded.
 fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
     let default_btf = Path::new(crate::config::DEFAULT_BTF);
-    if config.btf != default_btf && !config.btf.exists() {
+    if config.host.btf != default_btf && !config.host.btf.exists() {
         bail!(
             "--path.btf: there is no {}; name the running kernel's type information, or leave the flag out",
-            config.btf.display()
+            config.host.btf.display()
         );
     }
-    if !config.procfs.join("stat").exists() {
+    if !config.host.procfs.join("stat").exists() {
         bail!(
             "--path.procfs: {} is no procfs; name where the host's /proc is mounted",
-            config.procfs.display()
+            config.host.procfs.display()
         );
     }
-    if config.attach_mode == AttachMode::Tcx && !tcx_is_supported() {
+    if config.host.attach_mode == AttachMode::Tcx && !tcx_is_supported() {
         bail!(
             "--attach-mode tcx: this kernel has no TCX (it needs 6.6 or later), or dtm may not use it; use auto"
         );

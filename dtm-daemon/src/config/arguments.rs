@@ -354,13 +354,6 @@ impl Arguments {
             log_filter,
             log_format,
         } = self;
-        let HostConfig {
-            docker_host,
-            attach_mode,
-            procfs,
-            docker_netns,
-            btf,
-        } = host.into();
         let container_labels = ContainerLabels::new(container_labels)
             .map_err(|problem| format!("invalid value for '--container-labels <LABEL>': {problem}"))?;
         let mut listen_addresses = Vec::new();
@@ -372,14 +365,10 @@ impl Arguments {
         Ok(Config {
             listen_addresses,
             telemetry_path,
-            docker_host,
-            attach_mode,
+            host: host.into(),
             linger,
             max_interfaces,
             container_labels,
-            procfs,
-            docker_netns,
-            btf,
             log_filter,
             log_format,
         })

@@ -50,22 +50,14 @@ pub struct Config {
     pub listen_addresses: Vec<ListenAddress>,
     /// The path of the metrics: starts with a slash and is none of dtm's other paths.
     pub telemetry_path: String,
-    /// The Docker engine.
-    pub docker_host: DockerHost,
-    /// How to attach to interfaces.
-    pub attach_mode: AttachMode,
+    /// Which host and engine it is about, and how to count there.
+    pub host: HostConfig,
     /// How long the series of a container that ended stay.
     pub linger: Duration,
     /// How many interfaces can be counted at once.
     pub max_interfaces: u32,
     /// The Docker labels to show on `dtm_container_info`.
     pub container_labels: ContainerLabels,
-    /// Where the host's procfs is mounted.
-    pub procfs: PathBuf,
-    /// Where the engine mounts the network namespaces it made.
-    pub docker_netns: PathBuf,
-    /// The running kernel's type information.
-    pub btf: PathBuf,
     /// What to log: a level or a tracing filter, known to parse.
     pub log_filter: String,
     /// How to log.

@@ -44,14 +44,16 @@ fn without_arguments_everything_has_its_default() {
     let expected = Config {
         listen_addresses: vec![ListenAddress::Any(10048)],
         telemetry_path: "/metrics".to_owned(),
-        docker_host: DockerHost::Unix(PathBuf::from("/var/run/docker.sock")),
-        attach_mode: AttachMode::Auto,
+        host: HostConfig {
+            docker_host: DockerHost::Unix(PathBuf::from("/var/run/docker.sock")),
+            attach_mode: AttachMode::Auto,
+            procfs: PathBuf::from("/proc"),
+            docker_netns: PathBuf::from("/var/run/docker/netns"),
+            btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+        },
         linger: Duration::from_mins(5),
         max_interfaces: 8192,
         container_labels: ContainerLabels::default(),
-        procfs: PathBuf::from("/proc"),
-        docker_netns: PathBuf::from("/var/run/docker/netns"),
-        btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         log_filter: "info".to_owned(),
         log_format: LogFormat::Text,
     };
@@ -74,7 +76,7 @@ fn flags_are_the_same_with_and_without_the_command() {
     let config = parse(&flags).unwrap();
     let addresses: Vec<_> = config.listen_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, [":1", "[::1]:2", "127.0.0.1:3"]);
-    assert_eq!(config.attach_mode, AttachMode::Tcx);
+    assert_eq!(config.host.attach_mode, AttachMode::Tcx);
     assert_eq!(config.linger, Duration::from_hours(1));
     assert_eq!(config.container_labels.iter().count(), 3);
     assert_eq!(config.log_format, LogFormat::Json);
@@ -172,7 +174,7 @@ fn the_file_fills_in_what_no_flag_says() {
     ])
     .unwrap();
     assert_eq!(config.linger, Duration::from_mins(1));
-    assert_eq!(config.attach_mode, AttachMode::Tcx);
+    assert_eq!(config.host.attach_mode, AttachMode::Tcx);
     assert_eq!(config.max_interfaces, 100);
     assert_eq!(config.container_labels.iter().count(), 2);
     assert_eq!(config.listen_addresses, [ListenAddress::Any(3)]);
@@ -207,7 +209,7 @@ fn dockers_own_variable_is_below_the_flag_and_above_the_file() {
             arguments.into_iter().map(OsString::from).collect(),
             Some(variable.into()),
         )
-        .map(|config| config.docker_host.to_string())
+        .map(|config| config.host.docker_host.to_string())
     };
     assert_eq!(
         with(&["--docker.host=unix:///flag"], "unix:///variable").unwrap(),
