@@ -228,44 +228,27 @@ fn line(container: &str, network: &str, driver: &str, found: &str, reason: Optio
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         check::table::Report,
-        docker::{ContainerState, Endpoint},
+        docker::{
+            ContainerState,
+            fixture::{self, network},
+        },
     };
 
     fn id(digit: char) -> String {
-        String::from(digit).repeat(64)
+        fixture::id(digit).full().to_owned()
     }
 
     fn container(digit: char, name: &str, mode: &str, networks: &[&str]) -> Container {
-        let endpoint = |network: &&str| Endpoint {
-            network: Arc::from(*network),
-            network_id: Arc::from(*network),
-            mac: None,
-            addresses: Vec::new(),
-        };
         Container {
-            id: ContainerId::parse(&id(digit)).unwrap(),
             name: Arc::from(name),
-            image: Arc::from("image"),
-            labels: BTreeMap::new(),
-            network_mode: Arc::from(mode),
-            state: ContainerState::Running,
-            started_at: None,
-            endpoints: networks.iter().map(endpoint).collect(),
+            ..fixture::container(digit, mode, networks)
         }
     }
 
     fn survey() -> Survey {
-        let network = |name: &str, driver: &str, bridge: Option<&str>| Network {
-            id: Arc::from(name),
-            name: Arc::from(name),
-            driver: Arc::from(driver),
-            bridge: bridge.map(Arc::from),
-        };
         let mut stopped = container('8', "stopped", "front", &["front"]);
         stopped.state = ContainerState::Exited;
         Survey {

@@ -188,16 +188,10 @@ mod tests {
     use crate::{
         check::table::Report,
         config::{AttachMode, DockerHost},
-        docker::Network,
+        docker::fixture::network,
     };
 
     fn report(name: &str, about: Option<About>) -> Report {
-        let network = |name: &str, driver: &str, bridge: Option<&str>| Network {
-            id: Arc::from(name),
-            name: Arc::from(name),
-            driver: Arc::from(driver),
-            bridge: bridge.map(Arc::from),
-        };
         let survey = Survey {
             name: name.to_owned(),
             is_podman: name == "Podman Engine",

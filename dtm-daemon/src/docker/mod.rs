@@ -9,6 +9,8 @@ mod ask;
 mod captured;
 mod connect;
 mod convert;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod list;
 mod model;
 mod plain;

@@ -260,19 +260,14 @@ impl Containers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::fixture;
 
     const LINGER: Duration = Duration::from_mins(5);
 
     fn container(state: ContainerState) -> Container {
         Container {
-            id: ContainerId::parse(&"a".repeat(64)).unwrap(),
-            name: Arc::from("web"),
-            image: Arc::from("image"),
-            labels: BTreeMap::new(),
-            network_mode: Arc::from("bridge"),
             state,
-            started_at: None,
-            endpoints: Vec::new(),
+            ..fixture::container('a', "bridge", &[])
         }
     }
 

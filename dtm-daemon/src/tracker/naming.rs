@@ -78,34 +78,25 @@ pub(crate) const UNKNOWN_INTERFACE: &str = "unknown";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::HashMap;
 
     use super::*;
-    use crate::docker::{ContainerState, Endpoint};
-
-    fn id(digit: char) -> ContainerId {
-        ContainerId::parse(&String::from(digit).repeat(64)).unwrap()
-    }
+    use crate::docker::{
+        Endpoint,
+        fixture::{self, id},
+    };
 
     fn container(digit: char, network_mode: &str, endpoints: Vec<Endpoint>) -> Arc<Container> {
         Arc::new(Container {
-            id: id(digit),
-            name: Arc::from(format!("name-{digit}")),
-            image: Arc::from("image"),
-            labels: BTreeMap::new(),
-            network_mode: Arc::from(network_mode),
-            state: ContainerState::Running,
-            started_at: None,
             endpoints,
+            ..fixture::container(digit, network_mode, &[])
         })
     }
 
     fn networks() -> HashMap<Arc<str>, Network> {
         let network = |id: &str, driver: &str, bridge: Option<&str>| Network {
-            id: Arc::from(id),
             name: Arc::from(format!("{id}-name")),
-            driver: Arc::from(driver),
-            bridge: bridge.map(Arc::from),
+            ..fixture::network(id, driver, bridge)
         };
         let networks = [
             network("front", "bridge", Some("br-front")),
@@ -191,12 +182,7 @@ mod tests {
 
     #[test]
     fn a_hidden_network_is_the_one_whose_id_begins_so() {
-        let overlay = |id: &str| Network {
-            id: Arc::from(id),
-            name: Arc::from("ov"),
-            driver: Arc::from("overlay"),
-            bridge: None,
-        };
+        let overlay = |id| fixture::network(id, "overlay", None);
         let bridge = Network {
             driver: Arc::from("bridge"),
             ..overlay("q3fqy0zgcpaaa")

@@ -1,6 +1,7 @@
 use bollard::models::EventActor;
 
 use super::*;
+use crate::docker::fixture::network;
 
 fn id() -> ContainerId {
     ContainerId::parse(&"a".repeat(64)).unwrap()
@@ -328,12 +329,7 @@ fn what_is_no_news_has_no_consequence() {
 
 #[test]
 fn of_networks_that_are_told_at_once_only_the_news_are_told() {
-    let network = |name: &str, bridge: &str| Network {
-        id: name.into(),
-        name: name.into(),
-        driver: "bridge".into(),
-        bridge: Some(bridge.into()),
-    };
+    let network = |name, bridge| network(name, "bridge", Some(bridge));
     let mut registry = Registry::default();
     let (front, back) = (network("front", "podman1"), network("back", "podman2"));
     registry.listed(&mut [], &[front.clone(), back.clone()]);

@@ -1,42 +1,16 @@
 //! Every network mode, and what becomes of it.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::docker::{ContainerState, Endpoint};
-
-fn id(digit: char) -> ContainerId {
-    ContainerId::parse(&String::from(digit).repeat(64)).unwrap()
-}
+use crate::docker::fixture::{self, id};
 
 fn container(digit: char, mode: &str, networks: &[&str]) -> Arc<Container> {
-    let endpoint = |network: &&str| Endpoint {
-        network: Arc::from(*network),
-        network_id: Arc::from(*network),
-        mac: None,
-        addresses: Vec::new(),
-    };
-    Arc::new(Container {
-        id: id(digit),
-        name: Arc::from(format!("name-{digit}")),
-        image: Arc::from("image"),
-        labels: BTreeMap::new(),
-        network_mode: Arc::from(mode),
-        state: ContainerState::Running,
-        started_at: None,
-        endpoints: networks.iter().map(endpoint).collect(),
-    })
+    Arc::new(fixture::container(digit, mode, networks))
 }
 
 /// A network of each driver, called like it.
 fn networks() -> HashMap<Arc<str>, Network> {
     let drivers = ["bridge", "overlay", "macvlan", "ipvlan", "host", "null", "weave"];
-    let network = |driver: &str| Network {
-        id: Arc::from(driver),
-        name: Arc::from(driver),
-        driver: Arc::from(driver),
-        bridge: (driver == "bridge").then(|| Arc::from("docker0")),
-    };
+    let network = |driver| fixture::network(driver, driver, (driver == "bridge").then_some("docker0"));
     let network = |driver| (Arc::from(driver), network(driver));
     drivers.map(network).into()
 }
