@@ -1,5 +1,5 @@
 //! From an interface's birth to its first counted packet: the time until both programs are on it.
-#![expect(unsafe_code, reason = "SIOCBRADDIF and BPF_PROG_QUERY have no wrapper")]
+#![expect(unsafe_code, reason = "SIOCBRADDIF has no wrapper")]
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use xtask::host::{CgroupWorld, Host};
 
-use crate::percentile;
+use crate::{percentile, programs_at::programs_at};
 
 /// How many interfaces are born, one after the other.
 const BIRTHS: usize = 50;
@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `include/uapi/linux/sockios.h`.
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
-const BPF_PROG_QUERY: libc::c_long = 16;
 /// What the daemon attaches last, the container's receive side.
 const BPF_TCX_EGRESS: u32 = 47;
 const PARENT_EGRESS: u32 = 0xffff_fff3;
@@ -76,7 +75,7 @@ fn birth(name: &str, mode: &str) -> Result<Duration> {
     enslave("br0", ifindex)?;
     loop {
         let attached = match mode {
-            "tcx" => tcx_programs(ifindex)? > 0,
+            "tcx" => programs_at(ifindex, BPF_TCX_EGRESS)? > 0,
             _ => !filters(&mut requests, ifindex)?.is_empty(),
         };
         if attached {
@@ -104,30 +103,6 @@ fn enslave(bridge: &str, ifindex: u32) -> Result<()> {
     } else {
         Ok(())
     }
-}
-
-fn tcx_programs(ifindex: u32) -> Result<u32> {
-    // `union bpf_attr` of BPF_PROG_QUERY: target_ifindex, attach_type, …; the count is the 7th word.
-    let mut attributes = [0_u32; 16];
-    attributes[0] = ifindex;
-    attributes[1] = BPF_TCX_EGRESS;
-    // SAFETY: the attributes live through the call; their pointers are null with a count of 0.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_QUERY,
-            attributes.as_mut_ptr(),
-            size_of_val(&attributes),
-        )
-    };
-    if result < 0 {
-        let error = io::Error::last_os_error();
-        // Nothing was ever attached there.
-        if error.raw_os_error() != Some(libc::ENOENT) {
-            return Err(error).context("ask for the programs of an interface");
-        }
-    }
-    Ok(attributes[6])
 }
 
 fn filters(requests: &mut Requests, ifindex: u32) -> Result<Vec<RouteNetlinkMessage>> {

@@ -1,10 +1,9 @@
 //! From the making of a container's control group to the programs at it: on the host's network, that is its birth.
-#![expect(unsafe_code, reason = "BPF_PROG_QUERY has no wrapper")]
 
 use std::{
     fs::{self, File},
-    io,
     os::fd::AsRawFd as _,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -12,13 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use dtm_tests::daemon::Dtm;
 use xtask::host::{CgroupWorld, Host};
 
-use crate::{pause, percentile};
+use crate::{pause, percentile, programs_at::programs_at};
 
 /// How many groups are made, one after the other.
 const BIRTHS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const BPF_PROG_QUERY: libc::c_long = 16;
 /// `enum bpf_attach_type`: what a container receives and what it sends.
 const BPF_CGROUP_INET: [u32; 2] = [0, 1];
 
@@ -45,12 +43,13 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Makes the group and waits until both programs are there.
-fn birth(group: &std::path::Path) -> Result<Duration> {
+fn birth(group: &Path) -> Result<Duration> {
     let start = Instant::now();
     fs::create_dir(group).with_context(|| format!("make {}", group.display()))?;
     let opened = File::open(group)?;
     loop {
-        if programs(&opened, BPF_CGROUP_INET[0])? > 0 && programs(&opened, BPF_CGROUP_INET[1])? > 0 {
+        let target = opened.as_raw_fd().cast_unsigned();
+        if programs_at(target, BPF_CGROUP_INET[0])? > 0 && programs_at(target, BPF_CGROUP_INET[1])? > 0 {
             return Ok(start.elapsed());
         }
         if start.elapsed() > PATIENCE {
@@ -59,25 +58,4 @@ fn birth(group: &std::path::Path) -> Result<Duration> {
         // The daemon may have no other processor.
         std::thread::yield_now();
     }
-}
-
-/// How many programs are at this group itself.
-fn programs(group: &File, attach_type: u32) -> Result<u32> {
-    // `union bpf_attr` of BPF_PROG_QUERY: target_fd, attach_type, …; the count is the 7th word.
-    let mut attributes = [0_u32; 16];
-    attributes[0] = group.as_raw_fd().cast_unsigned();
-    attributes[1] = attach_type;
-    // SAFETY: the attributes live through the call; their pointers are null with a count of 0.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_QUERY,
-            attributes.as_mut_ptr(),
-            size_of_val(&attributes),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error()).context("ask for the programs of a control group");
-    }
-    Ok(attributes[6])
 }

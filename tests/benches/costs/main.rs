@@ -5,6 +5,7 @@ mod births;
 mod groups;
 mod process;
 mod programs;
+mod programs_at;
 mod rtnl;
 mod scrapes;
 
