@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod dashboards;
 pub mod far;
 pub mod foreign;
+pub mod lanes;
 pub mod packets;
 pub mod readme;
 pub mod scene;

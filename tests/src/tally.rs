@@ -105,9 +105,13 @@ impl Ways<Tally> {
     ///
     /// Where there is none, or several.
     pub fn shown(samples: &Samples, labels: &[(&str, &str)]) -> Result<Self> {
-        let value = |direction: &str, unit: &str| {
+        Self::read(|direction, unit| {
             samples.get(&format!("dtm_container_network_{direction}_{unit}_total"), labels)
-        };
+        })
+    }
+
+    /// What `value` says of each direction and unit, by the words that dtm's metrics have for them.
+    pub fn read(value: impl Fn(&str, &str) -> Result<u64>) -> Result<Self> {
         let way = |direction: &str| {
             anyhow::Ok(Tally {
                 packets: value(direction, "packets")?,

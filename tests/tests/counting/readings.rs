@@ -49,7 +49,7 @@ impl Place {
     }
 
     fn ours(&self, samples: &Samples) -> Result<Ways<Tally>> {
-        let value = |direction: &str, unit: &str| match self {
+        Ways::read(|direction, unit| match self {
             Self::Container(endpoint) => {
                 let name = format!("dtm_container_network_{direction}_{unit}_total");
                 samples.get(&name, &endpoint.labels())
@@ -59,17 +59,6 @@ impl Place {
                 let name = format!("dtm_network_bridge_{direction}_{unit}_total");
                 samples.get(&name, &[("network", network)])
             }
-        };
-        let way = |direction: &str| -> Result<Tally> {
-            Ok(Tally {
-                packets: value(direction, "packets")?,
-                bytes: value(direction, "bytes")?,
-                wire_bytes: value(direction, "wire_bytes")?,
-            })
-        };
-        Ok(Ways {
-            receive: way("receive")?,
-            transmit: way("transmit")?,
         })
     }
 }

@@ -3,7 +3,10 @@
 use anyhow::Result;
 use xtask::host::{EngineKind, EngineOptions, eventually};
 
-use dtm_tests::scene::{FRONT, IMAGE, PATIENCE, SILENT, Scene};
+use dtm_tests::{
+    lanes::Lanes,
+    scene::{FRONT, IMAGE, PATIENCE, SILENT, Scene},
+};
 
 const PACKETS: &str = "dtm_container_network_transmit_packets_total";
 const BYTES: &str = "dtm_container_network_transmit_bytes_total";
@@ -69,9 +72,8 @@ fn a_short_life_is_whole_and_named_on_the_old_engine() -> Result<()> {
     a_short_life_is_whole_and_named(EngineKind::Old, "auto")
 }
 
-/// Lanes of containers that are born and end beside each other, and how many each has.
-const LANES: usize = 10;
-const LIVES: usize = 5;
+/// Containers that are born and end beside each other.
+const LANES: Lanes = Lanes { count: 10, lives: 5 };
 
 /// Many at once: the engine and the attacher both wait for the kernel's one lock over links. Nobody else speaks on
 /// their network, and everything they send reaches the receiver: what the kernel counts there is what they sent.
@@ -86,7 +88,8 @@ fn short_lives_side_by_side_are_all_whole_and_named(kind: EngineKind, attach_mod
     let (heard_before, _counted) = scene.both(&receiver)?;
     let before = scene.samples()?;
 
-    let names = live_side_by_side(&scene, &to)?;
+    let (count, size) = (DATAGRAMS.to_string(), PAYLOAD.to_string());
+    let names = LANES.run(&scene, SILENT, &["traffic", "udp-send", &to, &count, &size])?;
     let (mut sent, mut arrived, mut unheard) = (0, 0, 0);
     for name in &names {
         let labels = [
@@ -132,35 +135,6 @@ fn short_lives_side_by_side_are_all_whole_and_named(kind: EngineKind, attach_mod
         assert_eq!(after.sum(&name, &[]), 0, "{name}");
     }
     Ok(())
-}
-
-/// Runs all lanes to their end and returns the names of who lived: every other lane leaves its containers behind.
-fn live_side_by_side(scene: &Scene, to: &str) -> Result<Vec<String>> {
-    let (count, size) = (DATAGRAMS.to_string(), PAYLOAD.to_string());
-    let name = |lane, number| format!("short{lane}-{number}");
-    let live = |lane: usize, number| {
-        let send = ["traffic", "udp-send", to, &count, &size];
-        let name = name(lane, number);
-        let run = ["run", "--name", &name, "--network", SILENT];
-        let remove = ["--rm"].into_iter().filter(|_| lane.is_multiple_of(2));
-        let run = run.into_iter().chain(remove).chain([IMAGE]).chain(send);
-        scene.engine.docker(run).map(drop)
-    };
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let live = &live;
-                scope.spawn(move || (0..LIVES).try_for_each(|number| live(lane, number)))
-            })
-            .collect();
-        lanes.into_iter().try_for_each(|lane| {
-            lane.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    Ok((0..LANES)
-        .flat_map(|lane| (0..LIVES).map(move |number| name(lane, number)))
-        .collect())
 }
 
 #[test]

@@ -3,17 +3,17 @@
 use anyhow::Result;
 use dtm_tests::{
     far::{Far, UDP, Version, udp_count},
-    scene::{IMAGE, PATIENCE, Scene},
-    tally::{Tally, Ways},
+    lanes::Lanes,
+    scene::{PATIENCE, Scene},
+    tally::Tally,
 };
 use xtask::host::{CgroupWorld, EngineKind, EngineOptions, eventually};
 
-use super::stage::{datagrams, labels};
+use super::stage::{datagrams, each_has_moved, labels};
 use crate::facts::{SENT_BYTES, agree, sent};
 
-/// Lanes of containers that are born and end beside each other, and how many each has.
-const LANES: u64 = 5;
-const LIVES: u64 = 10;
+/// Containers that are born and end beside each other.
+const LANES: Lanes = Lanes { count: 5, lives: 10 };
 const DATAGRAMS: u64 = 100;
 const SIZE: u64 = 500;
 
@@ -24,9 +24,14 @@ pub(super) fn fifty_first_datagrams(kind: EngineKind, world: CgroupWorld) -> Res
     let far = Far::new(scene.host(), 1)?;
     let arrived = || udp_count(far.network(), "InDatagrams");
     let before = arrived()?;
-    let names = live_side_by_side(&scene, &far.port(Version::V4, UDP))?;
+    let (to, count, size) = (
+        far.port(Version::V4, UDP),
+        DATAGRAMS.to_string(),
+        SIZE.to_string(),
+    );
+    let names = LANES.run(&scene, "host", &["traffic", "udp-send", &to, &count, &size])?;
     // So many the one outside has received: they all were sent.
-    agree("arrived", arrived()? - before, LANES * LIVES * DATAGRAMS)?;
+    agree("arrived", arrived()? - before, LANES.total() * DATAGRAMS)?;
     let truth = sent(datagrams(Version::V4, DATAGRAMS, SIZE));
     for name in &names {
         eventually(PATIENCE, &format!("the series of {name}"), || {
@@ -34,50 +39,13 @@ pub(super) fn fifty_first_datagrams(kind: EngineKind, world: CgroupWorld) -> Res
         })?;
     }
     let samples = scene.samples()?;
-    let mut missed = Vec::new();
-    for name in names {
-        let shown = Ways::shown(&samples, &labels(&name))?;
-        if shown != truth {
-            missed.push((name, shown));
-        }
-    }
-    agree("not as they were sent", missed, Vec::new())?;
+    each_has_moved(&samples, names, truth)?;
     let sum = [("network", "host")];
     let of = |unit: &str| samples.sum(&format!("dtm_network_containers_transmit_{unit}_total"), &sum);
-    let Tally { packets, bytes, .. } = datagrams(Version::V4, LANES * LIVES * DATAGRAMS, SIZE);
+    let Tally { packets, bytes, .. } = datagrams(Version::V4, LANES.total() * DATAGRAMS, SIZE);
     agree(
         "the network's sums",
         (of("packets"), of("bytes")),
         (packets, bytes),
     )
-}
-
-/// Runs all lanes to their end and returns the names of who lived: every other lane leaves its containers behind.
-fn live_side_by_side(scene: &Scene, to: &str) -> Result<Vec<String>> {
-    let (count, size) = (DATAGRAMS.to_string(), SIZE.to_string());
-    let name = |lane: u64, number: u64| format!("short{lane}-{number}");
-    let live = |lane: u64, number: u64| {
-        let name = name(lane, number);
-        let run = ["run", "--name", &name, "--network", "host"];
-        let remove = ["--rm"].into_iter().filter(|_| lane.is_multiple_of(2));
-        let send = [IMAGE, "traffic", "udp-send", to, &count, &size];
-        scene
-            .engine
-            .docker(run.into_iter().chain(remove).chain(send))
-            .map(drop)
-    };
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let live = &live;
-                scope.spawn(move || (0..LIVES).try_for_each(|number| live(lane, number)))
-            })
-            .collect();
-        lanes.into_iter().try_for_each(|lane| {
-            lane.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    let all = (0..LANES).flat_map(|lane| (0..LIVES).map(move |number| name(lane, number)));
-    Ok(all.collect())
 }

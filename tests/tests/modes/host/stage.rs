@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use dtm_tests::{
+    daemon::Samples,
     far::{Far, UDP, Version, wait_listening},
     scene::{FRONT, PATIENCE, Scene},
     tally::{Tally, Ways},
@@ -132,6 +133,18 @@ impl Stage {
 /// The labels of a container's series on the host's network.
 pub(crate) fn labels(name: &str) -> [(&str, &str); 3] {
     [("name", name), ("network", "host"), ("interface", "")]
+}
+
+/// Each of these containers on the host's network has moved exactly this.
+pub(crate) fn each_has_moved(samples: &Samples, names: Vec<String>, truth: Ways<Tally>) -> Result<()> {
+    let mut others = Vec::new();
+    for name in names {
+        let shown = Ways::shown(samples, &labels(&name))?;
+        if shown != truth {
+            others.push((name, shown));
+        }
+    }
+    agree("not as they were sent", others, Vec::new())
 }
 
 /// Datagrams that all fit into a packet.

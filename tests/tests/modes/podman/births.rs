@@ -4,14 +4,13 @@ use anyhow::{Context as _, Result, ensure};
 use dtm_tests::{
     far::{Far, UDP, Version, udp_count},
     scene::{FRONT, PATIENCE, Scene},
-    tally::Ways,
 };
 use xtask::host::{EngineKind, EngineOptions, eventually};
 
 use super::stage::{wait_on_host, watch};
 use crate::{
     facts::{agree, sent},
-    host::stage::{datagrams, labels},
+    host::stage::{datagrams, each_has_moved},
     places::{Place, read},
 };
 
@@ -72,14 +71,7 @@ pub(super) fn on_the_hosts_network() -> Result<()> {
         wait_on_host(&stage.scene, name).with_context(|| stage.log())?;
     }
     let samples = stage.scene.samples()?;
-    let mut missed = Vec::new();
-    for name in names {
-        let shown = Ways::shown(&samples, &labels(&name))?;
-        if shown != truth {
-            missed.push((name, shown));
-        }
-    }
-    agree("not as they were sent", missed, Vec::new())
+    each_has_moved(&samples, names, truth)
 }
 
 /// Podman sets an interface up in the moment in which it makes it. What the kernel then says in the new namespace by
