@@ -94,38 +94,42 @@ struct Unheard;
 
 impl Watcher {
     async fn run(mut self) -> Result<(), Unheard> {
-        let mut changes = self.subscribe();
-        self.compare().await?;
+        let mut changes = None;
+        self.look(&mut changes).await?;
         self.tell(HiddenEvent::Listed).await?;
         loop {
             match &changes {
                 Some(changes) => drop(tokio::time::timeout(LIST_EVERY, changes.next()).await),
                 None => tokio::time::sleep(LIST_EVERY).await,
             }
-            // The directory may have been made since, or made anew: a restarted engine may do that.
-            if changes.as_ref().is_none_or(|changes| changes.is_of_parent) || !self.directory.exists() {
-                let former = std::mem::replace(&mut changes, self.subscribe());
-                // Closing it waits until nobody in the kernel reads it, some ten milliseconds, in which this thread would not
-                // hear of a birth.
-                drop(tokio::task::spawn_blocking(move || drop(former)));
-            }
-            self.compare().await?;
+            self.look(&mut changes).await?;
         }
+    }
+
+    /// Looks at what is there, and sees to it that what changes from now on is told.
+    async fn look(&mut self, changes: &mut Option<Changes>) -> Result<(), Unheard> {
+        if changes.is_none() {
+            *changes = self.told(Changes::new());
+        }
+        // The directory may have been made since, or made anew: a restarted engine may do that.
+        if let Some(changes) = changes {
+            self.told(changes.follow(&self.directory));
+        }
+        self.compare().await
     }
 
     async fn tell(&self, event: HiddenEvent) -> Result<(), Unheard> {
         self.events.send(event).await.map_err(|_closed| Unheard)
     }
 
-    fn subscribe(&self) -> Option<Changes> {
-        match Changes::subscribe(&self.directory) {
-            Ok(changes) => Some(changes),
-            Err(error) => {
-                let directory = self.directory.display();
+    /// What came of trying to be told of changes; where it failed they are found all the same, later.
+    fn told<T>(&self, result: io::Result<T>) -> Option<T> {
+        let directory = self.directory.display();
+        result
+            .inspect_err(|error| {
                 tracing::debug!(%directory, %error, "cannot be told of hidden networks, looking from time to time");
-                None
-            }
-        }
+            })
+            .ok()
     }
 
     /// Compares what is known with what is there.
@@ -208,32 +212,50 @@ impl Watcher {
 }
 
 /// Tells of names that come and go in a directory, or in the nearest one above it while it is not there.
+///
+/// One for all: closing it waits until nobody in the kernel reads it, some ten milliseconds, in which a thread that others
+/// wait for would not hear of a birth.
 struct Changes {
     events: AsyncFd<OwnedFd>,
+    /// The kernel's number for the watch of that directory.
+    watch: Option<i32>,
     is_of_parent: bool,
 }
 
 impl Changes {
-    fn subscribe(directory: &Path) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let events = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        Ok(Self {
+            events: register(events)?,
+            watch: None,
+            is_of_parent: false,
+        })
+    }
+
+    /// Watches `directory` as it is now, and nothing else.
+    fn follow(&mut self, directory: &Path) -> io::Result<()> {
         let flags = inotify::WatchFlags::CREATE
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::DELETE_SELF
             | inotify::WatchFlags::ONLYDIR;
         let mut watched = Err(io::ErrorKind::NotFound.into());
         for (above, directory) in directory.ancestors().enumerate() {
-            match inotify::add_watch(&events, directory, flags) {
+            match inotify::add_watch(&self.events, directory, flags) {
                 Err(rustix::io::Errno::NOENT) => {}
                 result => {
-                    watched = result.map(|_watch| above > 0).map_err(io::Error::from);
+                    watched = result.map(|watch| (watch, above > 0)).map_err(io::Error::from);
                     break;
                 }
             }
         }
-        Ok(Self {
-            is_of_parent: watched?,
-            events: register(events)?,
-        })
+        let (watch, is_of_parent) = watched?;
+        // That of the same directory has the same number.
+        if let Some(former) = self.watch.replace(watch).filter(|former| *former != watch) {
+            // It went with its directory, if that is gone.
+            inotify::remove_watch(&self.events, former).ok();
+        }
+        self.is_of_parent = is_of_parent;
+        Ok(())
     }
 
     /// Waits until a name that matters has come or gone: those of containers' namespaces do too, often.
