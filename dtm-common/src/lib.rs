@@ -8,5 +8,8 @@ pub mod cgroups;
 pub mod drops;
 pub mod errors;
 pub mod index;
+mod layout;
 pub mod packet;
 pub mod traffic;
+
+pub use layout::LAYOUT;

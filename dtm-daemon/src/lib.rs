@@ -5,8 +5,11 @@
 
 pub mod bpf;
 pub mod check;
+pub mod command;
 pub mod config;
+pub mod detach;
 pub mod docker;
+pub mod journal;
 pub mod log;
 pub mod memory;
 pub mod metrics;

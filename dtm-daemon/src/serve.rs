@@ -13,8 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bpf::{Kernel, Limits, tcx_is_supported},
-    config::{AttachMode, Config},
+    bpf::{Bpffs, Kept, Kernel, Limits, has_left, tcx_is_supported},
+    config::{AttachMode, Config, HostConfig, Paths},
     docker, memory,
     single::Single,
     tracker::{Settings, Tracker},
@@ -31,7 +31,7 @@ const STOP_WITHIN: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 ///
-/// What made it impossible to start or to go on. Nothing stays attached.
+/// What made it impossible to start or to go on. What is pinned stays attached for the next start.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     // Signals first: one that comes during the start still ends in an orderly stop.
     let cancel = CancellationToken::new();
@@ -40,43 +40,85 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     docker::preflight(&config.host.docker_host)?;
     // Held until everything is taken off again.
     let single = tokio::select! {
-        single = Single::claim(&config.host.procfs) => single?,
+        single = Single::claim(&config.host.paths.procfs) => single?,
         () = cancel.cancelled() => return wait(tasks, cancel).await,
     };
     // Addresses next: that one is in use should not cost an attach to every container.
     let listeners = web::bind(&config).await?;
     refuse_what_cannot_work(&config)?;
+    // Docker is asked while the kernel side is loaded.
+    let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
+    let unknown_networks = Arc::new(Notify::new());
+    let watching = docker::watch(
+        config.host.docker_host.clone(),
+        updates,
+        Arc::clone(&unknown_networks),
+        cancel.clone(),
+    );
+    tasks.spawn(async move {
+        watching.await;
+        Ok(())
+    });
     let limits = Limits {
         slots: config.max_interfaces,
     };
-    let btf = config.host.btf.clone();
-    let mut kernel = tokio::task::spawn_blocking(move || Kernel::load(&btf, limits))
+    let (host, no_pin) = (config.host.clone(), config.no_pin);
+    let (mut kernel, kept) = tokio::task::spawn_blocking(move || load(&host, limits, no_pin))
         .await
         .context("load the kernel side")??;
     forward_diagnostics(&mut kernel, &cancel, &mut tasks);
     // The kernel's type information takes more for a moment than dtm does ever after.
     memory::give_back();
 
-    let (updates, docker_updates) = mpsc::channel(DOCKER_UPDATES);
     let settings = Settings {
         attach_mode: config.host.attach_mode,
         linger: config.linger,
-        procfs: config.host.procfs.clone(),
-        docker_netns: config.host.docker_netns.clone(),
+        procfs: config.host.paths.procfs.clone(),
+        docker_netns: config.host.paths.docker_netns.clone(),
+        no_pin,
     };
-    let unknown_networks = Arc::new(Notify::new());
-    let (tracker, handle) = Tracker::start(kernel, settings, docker_updates, Arc::clone(&unknown_networks))?;
-    let host = config.host.docker_host.clone();
-    let watch_cancel = cancel.clone();
-    tasks.spawn(async move {
-        docker::watch(host, updates, unknown_networks, watch_cancel).await;
-        Ok(())
-    });
+    let (tracker, handle) = Tracker::start(
+        kernel,
+        kept,
+        settings,
+        docker_updates,
+        Arc::clone(&unknown_networks),
+    )?;
     tasks.spawn(tracker.run(cancel.clone()));
     tasks.spawn(web::serve(listeners, handle, config, cancel.clone()));
     let result = wait(tasks, cancel).await;
     drop(single);
     result
+}
+
+/// Loads the kernel side, over what an earlier process has left. Without a place to pin it, it ends with this process, and
+/// the log says so.
+fn load(host: &HostConfig, limits: Limits, no_pin: bool) -> anyhow::Result<(Kernel, Option<Kept>)> {
+    let Paths { procfs, bpffs, .. } = &host.paths;
+    if no_pin && !has_left(bpffs) {
+        return Ok((Kernel::load(&host.btf, limits)?, None));
+    }
+    let path = bpffs.display();
+    let taken = Bpffs::mount(bpffs, procfs)
+        .with_context(|| format!("no BPF file system at {path}"))
+        .and_then(|found| Ok((Kernel::take_over(&host.btf, limits, bpffs)?, found)));
+    match taken {
+        Ok(((kernel, kept), found)) => {
+            if found == Bpffs::InContainer {
+                tracing::warn!(
+                    "what is attached is pinned in this container and ends with it: start the container with \
+                     -v {path}:{path}, and have a BPF file system mounted there on the host"
+                );
+            }
+            Ok((kernel, Some(kept)))
+        }
+        Err(error) => {
+            let kernel = Kernel::load(&host.btf, limits)?;
+            let error = format_args!("{error:#}");
+            tracing::warn!(error, "not pinned: what is attached ends with this process");
+            Ok((kernel, None))
+        }
+    }
 }
 
 /// Waits for the tasks. The first that ends, ends the others; the first error is the daemon's.
@@ -128,10 +170,10 @@ fn refuse_what_cannot_work(config: &Config) -> anyhow::Result<()> {
             config.host.btf.display()
         );
     }
-    if !config.host.procfs.join("stat").exists() {
+    if !config.host.paths.procfs.join("stat").exists() {
         bail!(
             "--path.procfs: {} is no procfs; name where the host's /proc is mounted",
-            config.host.procfs.display()
+            config.host.paths.procfs.display()
         );
     }
     if config.host.attach_mode == AttachMode::Tcx && !tcx_is_supported() {

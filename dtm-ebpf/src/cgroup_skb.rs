@@ -23,7 +23,7 @@ const LOOPBACK: u32 = 1;
 pub(crate) fn count(ctx: &SkBuffContext, direction: Direction) {
     // SAFETY: the context is valid for the whole run of the program.
     let skb = unsafe { &*ctx.skb.skb };
-    if skb.ifindex == LOOPBACK {
+    if skb.ifindex == LOOPBACK || cfg!(feature = "other-program") && skb.ifindex == u32::MAX {
         return;
     }
     // A tag belongs to the Ethernet header, which is not counted here.

@@ -21,6 +21,10 @@ use crate::{
 pub(crate) fn count(ctx: &TcContext, direction: Direction) {
     // SAFETY: the context is valid for the whole run of the program.
     let skb = unsafe { &*ctx.skb.skb };
+    // Never so: instructions that make it another program.
+    if cfg!(feature = "other-program") && skb.ifindex == 0 {
+        return;
+    }
     let slot = match SLOT.load() {
         SLOT_BY_INTERFACE => slot_of(InterfaceKey {
             netns: NETNS.load(),

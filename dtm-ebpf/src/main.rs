@@ -33,6 +33,8 @@ use dtm_common::{
     traffic::Direction,
 };
 
+use crate::maps::DROP_COUNTER;
+
 /// A cgroup's program has no others to leave the packet to: it is let pass.
 const PASS: i32 = 1;
 
@@ -78,9 +80,18 @@ fn dtm_cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Counts what the kernel throws away, by owner and reason.
+/// Has what the kernel throws away counted. Attached once and for all: a tracepoint's link cannot be given another
+/// program, so a newer dtm puts its counting into the map instead.
 #[btf_tracepoint(function = "kfree_skb")]
 fn dtm_kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: nothing here has to be dropped.
+    unsafe { DROP_COUNTER.tail_call(&ctx, 0) };
+    0
+}
+
+/// Counts what the kernel throws away, by owner and reason.
+#[btf_tracepoint(function = "kfree_skb")]
+fn dtm_count_drop(ctx: BtfTracePointContext) -> i32 {
     drops::count(&ctx);
     0
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
 };
 use dtm_common::{
     cgroups::CGROUP_EVENTS_BYTES,
@@ -48,6 +48,10 @@ pub(crate) static ADDRESS_OWNERS: HashMap<Address, u32> = HashMap::with_max_entr
 #[map]
 pub(crate) static DROPS: PerCpuHashMap<DropKey, DropTally> =
     PerCpuHashMap::with_max_entries(DROPS_ENTRIES, 0);
+
+/// What counts drops: `dtm_count_drop`, which is replaced here while drops go on being counted.
+#[map]
+pub(crate) static DROP_COUNTER: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// What went wrong here, by `dtm_common::errors`.
 #[map]

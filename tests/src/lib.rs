@@ -2,13 +2,19 @@
 
 pub mod attached;
 pub mod capture;
+pub mod contained;
 pub mod crowd;
 pub mod daemon;
 pub mod dashboards;
 pub mod far;
 pub mod foreign;
+pub mod known;
 pub mod lanes;
+pub mod networks;
+pub mod objects;
 pub mod packets;
+pub mod pins;
 pub mod readme;
 pub mod scene;
 pub mod tally;
+pub mod watch;

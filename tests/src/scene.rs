@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use xtask::host::{CgroupWorld, Engine, EngineKind, EngineOptions, Host, Image, LinkStatistics, eventually};
 
 use crate::daemon::{Dtm, Samples, binary};
@@ -99,6 +100,19 @@ impl Scene {
         Ok(())
     }
 
+    /// As [`start_dtm`](Self::start_dtm), with a dtm of another kernel side: see [`Dtm::start_other`].
+    pub fn start_other_dtm(&mut self, program: &str, arguments: &[&str]) -> Result<()> {
+        self.dtm = Some(Dtm::start_other(self.host(), program, arguments)?);
+        Ok(())
+    }
+
+    /// As [`start_dtm`](Self::start_dtm), and waits for no more than an answer to a scrape: Docker may say nothing.
+    pub fn start_unheard_dtm(&mut self, arguments: &[&str]) -> Result<()> {
+        let process = self.host().spawn(binary("dtm")?, arguments)?;
+        self.dtm = Some(Dtm::scraped(self.host(), process)?);
+        Ok(())
+    }
+
     /// As [`start_dtm`](Self::start_dtm), with this in its environment: `NAME=value`.
     pub fn start_dtm_with(&mut self, variable: &str, arguments: &[&str]) -> Result<()> {
         let dtm = binary("dtm")?;
@@ -121,6 +135,11 @@ impl Scene {
     /// Stops dtm as an operator would.
     pub fn stop_dtm(&mut self) -> Result<()> {
         self.dtm.take().context("dtm is running")?.stop()
+    }
+
+    /// Has this signal end dtm, in order.
+    pub fn end_dtm(&mut self, signal: Signal) -> Result<()> {
+        self.dtm.take().context("dtm is running")?.end(signal, PATIENCE)
     }
 
     /// Kills dtm.

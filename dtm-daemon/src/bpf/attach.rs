@@ -5,14 +5,16 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
 };
 
 use dtm_common::traffic::Direction;
 
 use super::{
-    CgroupLink, ClsactFilter, Side, TcxLink,
+    CgroupLink, ClsactFilter, LinkName, Pins, Side, TcxLink,
     clsact::{FIRST, Program, Rank},
+    held::Held,
     load::own_netns_inode,
     side::Hook,
     standing::Place,
@@ -176,6 +178,104 @@ impl Attachment {
         }
     }
 
+    /// Goes on with links that an earlier process has left under these names: both, or what there is goes.
+    ///
+    /// # Errors
+    ///
+    /// Where one is gone meanwhile.
+    pub fn open(mode: Mode, transmit: PathBuf, receive: PathBuf) -> io::Result<Self> {
+        match mode {
+            Mode::Cgroup => Ok(Self::Cgroup {
+                transmit: CgroupLink::open(transmit)?,
+                receive: CgroupLink::open(receive)?,
+            }),
+            Mode::Tcx => Ok(Self::Tcx {
+                transmit: TcxLink::open(transmit)?,
+                receive: TcxLink::open(receive)?,
+            }),
+            Mode::Clsact => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Gives its links names by which whoever comes next finds them; they go on whatever becomes of this process. Filters
+    /// do so by themselves.
+    pub fn pin(&mut self, pins: &Pins, slot: u32, generation: u64) -> io::Result<()> {
+        let pin = |link: &mut Held, direction| {
+            let id = link.id();
+            let name = LinkName {
+                slot,
+                generation,
+                direction,
+                id,
+            };
+            link.pin(pins.link(&name.to_string()))
+        };
+        match self {
+            Self::Tcx { transmit, receive } => {
+                pin(&mut transmit.0, Direction::Transmit)?;
+                pin(&mut receive.0, Direction::Receive)
+            }
+            Self::Cgroup { transmit, receive } => {
+                pin(&mut transmit.0, Direction::Transmit)?;
+                pin(&mut receive.0, Direction::Receive)
+            }
+            Self::Clsact { .. } => Ok(()),
+        }
+    }
+
+    /// Has its links hold other programs. Not a packet passes neither or both.
+    ///
+    /// # Errors
+    ///
+    /// `ENOLINK` where one of them holds nothing any more, `Unsupported` of filters: [`Attacher::renew`] does it for them.
+    pub fn update(
+        &self,
+        transmit_program: BorrowedFd<'_>,
+        receive_program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Tcx { transmit, receive } => {
+                transmit.0.update(transmit_program)?;
+                receive.0.update(receive_program)
+            }
+            Self::Cgroup { transmit, receive } => {
+                transmit.0.update(transmit_program)?;
+                receive.0.update(receive_program)
+            }
+            Self::Clsact { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Leaves it attached for whoever comes next. Links that have no name go.
+    pub fn keep(self) {
+        match self {
+            Self::Tcx { transmit, receive } => {
+                transmit.0.keep();
+                receive.0.keep();
+            }
+            Self::Cgroup { transmit, receive } => {
+                transmit.0.keep();
+                receive.0.keep();
+            }
+            Self::Clsact { .. } => {}
+        }
+    }
+
+    /// Takes the names of its links away: they go with this process.
+    pub fn unpin(&mut self) {
+        match self {
+            Self::Tcx { transmit, receive } => {
+                transmit.0.unpin();
+                receive.0.unpin();
+            }
+            Self::Cgroup { transmit, receive } => {
+                transmit.0.unpin();
+                receive.0.unpin();
+            }
+            Self::Clsact { .. } => {}
+        }
+    }
+
     /// Whether its links still hold their programs at their group; not where it is at an interface.
     pub fn is_at_its_group(&self) -> bool {
         match self {
@@ -313,6 +413,32 @@ impl Attacher {
                     AttachMode::Auto => self.attach_clsact_or_tcx(ifindex, rest),
                     AttachMode::Tcx | AttachMode::Clsact => self.attach_clsact(ifindex, rest, false),
                 }
+            }
+        }
+    }
+
+    /// Has an attachment of an earlier dtm run these programs, where it is. Not a packet passes neither or both; what is
+    /// missing of it is put back.
+    pub fn renew(&mut self, ifindex: u32, attachment: Attachment) -> Result<Attachment, AttachError> {
+        self.debug_assert_at_home();
+        let [transmit, receive] = &self.classifiers;
+        match attachment {
+            links @ (Attachment::Tcx { .. } | Attachment::Cgroup { .. }) => {
+                match links.update(transmit.fd.as_fd(), receive.fd.as_fd()) {
+                    Ok(()) => Ok(links),
+                    Err(_nothing_is_held) => self.mend(ifindex, links),
+                }
+            }
+            Attachment::Clsact {
+                transmit: transmit_filter,
+                receive: receive_filter,
+            } => {
+                let [first, second] = &self.classifiers;
+                let requests = &mut self.requests;
+                Ok(Attachment::Clsact {
+                    transmit: first.add_filter(requests, ifindex, transmit_filter.priority())?,
+                    receive: second.add_filter(requests, ifindex, receive_filter.priority())?,
+                })
             }
         }
     }

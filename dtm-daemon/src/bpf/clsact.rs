@@ -10,6 +10,8 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     listing::{Listed, list},
     side::Hook,
@@ -42,7 +44,7 @@ pub(super) const PROTOCOL_ALL: u32 = 0x0003_u16.to_be() as u32;
 const DIRECT_ACTION: u32 = 1;
 
 /// A filter of ours at one hook of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClsactFilter {
     ifindex: u32,
     hook: Hook,
@@ -105,8 +107,9 @@ impl ClsactFilter {
         Ok(place)
     }
 
-    /// Takes off every filter of ours at both hooks of an interface, whoever made it.
-    pub(super) fn remove_all(requests: &mut Requests, ifindex: u32) -> Result<(), NetlinkError> {
+    /// Takes off every filter of ours at both hooks of an interface, whoever made it, and says how many there were.
+    pub(super) fn remove_all(requests: &mut Requests, ifindex: u32) -> Result<usize, NetlinkError> {
+        let mut removed = 0;
         for hook in Hook::ALL {
             for filter in list(requests, ifindex, hook)?
                 .iter()
@@ -118,9 +121,10 @@ impl ClsactFilter {
                     "an earlier dtm's filter is taken off"
                 );
                 Self::delete(requests, ifindex, hook, filter.priority)?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Puts `program` at one hook of the interface at this priority, or the next that is free, replacing one of ours

@@ -2,10 +2,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya::maps::{MapData, MapError, PerCpuHashMap};
+use aya::maps::{MapData, MapError, PerCpuHashMap, PerCpuValues};
 use dtm_common::drops::{DropKey, DropTally};
 
 use super::sys;
@@ -25,23 +25,19 @@ impl DropMap {
 
     /// Every entry, summed over the CPUs.
     pub fn read(&self) -> io::Result<Vec<(DropKey, DropTally)>> {
-        let mut entries = Vec::new();
-        #[expect(unsafe_code, reason = "the key and value types are promised to be the map's")]
-        // SAFETY: the map was made with exactly these types, whose sizes are 12 and 16.
-        unsafe {
-            sys::per_cpu_hash_entries(
-                self.fd.as_fd(),
-                self.cpus,
-                |key: DropKey, values: &[DropTally]| {
-                    let sum = values.iter().fold(DropTally::default(), |sum, value| DropTally {
-                        packets: sum.packets + value.packets,
-                        bytes: sum.bytes + value.bytes,
-                    });
-                    entries.push((key, sum));
-                },
-            )?;
-        }
-        Ok(entries)
+        read(self.fd.as_fd(), self.cpus)
+    }
+
+    /// Adds to an entry what was counted elsewhere.
+    pub fn add(&mut self, key: DropKey, tally: DropTally) -> Result<(), MapError> {
+        let mut values = match self.map.get(&key, 0) {
+            Ok(values) => values.to_vec(),
+            Err(MapError::KeyNotFound) => vec![DropTally::default(); self.cpus],
+            Err(error) => return Err(error),
+        };
+        values[0].packets += tally.packets;
+        values[0].bytes += tally.bytes;
+        self.map.insert(key, PerCpuValues::try_from(values)?, 0)
     }
 
     /// Takes `key` out. That it is not there is no error.
@@ -53,4 +49,21 @@ impl DropMap {
             result => result,
         }
     }
+}
+
+/// Every entry of a map of drops, summed over the CPUs.
+pub(super) fn read(map: BorrowedFd<'_>, cpus: usize) -> io::Result<Vec<(DropKey, DropTally)>> {
+    let mut entries = Vec::new();
+    #[expect(unsafe_code, reason = "the key and value types are promised to be the map's")]
+    // SAFETY: the map has exactly these types, whose sizes are 12 and 16: dtm made it, or has looked at its shape.
+    unsafe {
+        sys::per_cpu_hash_entries(map, cpus, |key: DropKey, values: &[DropTally]| {
+            let sum = values.iter().fold(DropTally::default(), |sum, value| DropTally {
+                packets: sum.packets + value.packets,
+                bytes: sum.bytes + value.bytes,
+            });
+            entries.push((key, sum));
+        })?;
+    }
+    Ok(entries)
 }

@@ -236,6 +236,7 @@ fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
         | Map::HashMap(map)
         | Map::PerCpuArray(map)
         | Map::PerCpuHashMap(map)
+        | Map::ProgramArray(map)
         | Map::RingBuf(map) => Some(map.fd().as_fd()),
         _ => None,
     }

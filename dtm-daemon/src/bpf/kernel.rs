@@ -1,6 +1,7 @@
 //! Loading the kernel side, and every map of it behind the one question it answers.
 
 use std::{
+    io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::{BtfTracePoint, Program, SchedClassifier},
     util::nr_cpus,
 };
@@ -19,7 +20,13 @@ use dtm_common::{
     index::{INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
 };
 
-use super::{CgroupWatch, CounterBanks, DropMap, DropReasons, KernelTypes, Template, load};
+use super::{
+    CgroupWatch, CounterBanks, DropMap, DropReasons, KernelTypes, Template,
+    held::Held,
+    load::{self, Constants, Handlers},
+    pins::{DROPS_LINK, Pins},
+    record, sys,
+};
 
 /// What the maps are sized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ pub struct Kernel {
     pub drops: Option<DropMap>,
     /// The running kernel's drop reasons.
     pub reasons: DropReasons,
+    /// A number for the programs: another dtm with the same has the same.
+    pub program: u64,
     index: Array<MapData, IndexEntry>,
     index_overflow: HashMap<MapData, InterfaceKey, u32>,
     owners: Array<MapData, u32>,
@@ -49,21 +58,41 @@ pub struct Kernel {
     overflowed: u64,
     netns_entries: u64,
     address_entries: u64,
+    /// `dtm_transmit` and `dtm_receive`.
+    classifiers: (OwnedFd, OwnedFd),
+    /// Keeps drops counted.
+    drop_counter: Option<DropCounter>,
     template: Arc<Template>,
-    /// Keeps the programs loaded and the tracepoint attached.
+    /// Keeps the maps, and what else is loaded.
     ebpf: Ebpf,
 }
 
-impl Kernel {
-    /// Loads the programs and maps, and attaches the tracepoint of drops where the kernel allows it.
-    ///
-    /// Without type information at `btf`, or where the tracepoint is refused, drops are not counted; a warning says
-    /// so and `drops` is empty. Everything else has to work.
-    ///
-    /// # Minimum kernel version
-    ///
-    /// 5.8 (`BPF_F_MMAPABLE` with bounded direct packet access); drops from 5.17 with their reasons.
-    pub fn load(btf: &Path, limits: Limits) -> anyhow::Result<Self> {
+/// The tracepoint of drops, and the map that says what counts them.
+struct DropCounter {
+    link: Held,
+    _program: ProgramArray<MapData>,
+}
+
+/// What the kernel side is loaded over.
+pub(super) struct Ground<'a> {
+    pub(super) types: Option<KernelTypes>,
+    pub(super) constants: Constants,
+    pub(super) limits: Limits,
+    pub(super) cpus: usize,
+    /// Where it outlives this process.
+    pub(super) pins: Option<&'a Pins>,
+    /// What an earlier process has loaded there are these programs.
+    pub(super) has_programs: bool,
+}
+
+impl Ground<'_> {
+    /// Of this kernel, with nothing left by anybody.
+    /// `handlers` are where the kernel's functions are, where that is known: reading it takes longer than everything else.
+    pub(super) fn new(
+        btf: &Path,
+        limits: Limits,
+        handlers: Option<Handlers>,
+    ) -> anyhow::Result<(Self, io::Result<Handlers>)> {
         let types = match KernelTypes::read(btf) {
             Ok(types) => Some(types),
             Err(error) => {
@@ -73,25 +102,86 @@ impl Kernel {
             }
         };
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))?;
-        let (mut ebpf, constants) = load::object(types.as_ref(), limits, cpus)?;
+        let (constants, symbols) = Constants::new(types.as_ref(), limits, handlers)?;
+        let ground = Self {
+            types,
+            constants,
+            limits,
+            cpus,
+            pins: None,
+            has_programs: false,
+        };
+        Ok((ground, symbols))
+    }
+}
+
+/// Says what a kernel without symbols costs. Only once dtm is loaded: where it cannot work, its error is the one line to
+/// read.
+pub(super) fn note_symbols(symbols: &io::Result<Handlers>) {
+    if let Err(error) = symbols {
+        tracing::warn!(
+            %error,
+            "cannot read the kernel's symbols: the ends of clean TCP connections show as drops with the reason \
+             not_specified"
+        );
+    }
+}
+
+impl Kernel {
+    /// Loads the programs and maps, and attaches the tracepoint of drops where the kernel allows it. Nothing of it outlives
+    /// this process.
+    ///
+    /// Without type information at `btf`, or where the tracepoint is refused, drops are not counted; a warning says
+    /// so and `drops` is empty. Everything else has to work.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.8 (`BPF_F_MMAPABLE` with bounded direct packet access); drops from 5.17 with their reasons.
+    pub fn load(btf: &Path, limits: Limits) -> anyhow::Result<Self> {
+        let (ground, symbols) = Ground::new(btf, limits, None)?;
+        let kernel = Self::on(ground, btf)?;
+        note_symbols(&symbols);
+        Ok(kernel)
+    }
+
+    /// Loads what is not there yet.
+    pub(super) fn on(ground: Ground<'_>, btf: &Path) -> anyhow::Result<Self> {
+        let Ground {
+            types,
+            constants,
+            limits,
+            cpus,
+            pins,
+            has_programs,
+        } = ground;
+        let program = record::identity(&constants);
+        let mut ebpf = load::object(&constants, limits, cpus, pins)?;
         let template = Template::new(&constants, &ebpf, limits)?;
-        for name in ["dtm_transmit", "dtm_receive"] {
-            classifier(&mut ebpf, name)?
-                .load()
-                .with_context(|| format!("load {name}: the kernel's verifier refused it"))?;
-        }
-        let has_drops = types.is_some()
-            && match attach_tracepoint(&mut ebpf, btf) {
-                Ok(()) => true,
-                Err(error) => {
+        let left = pins.filter(|_pins| has_programs);
+        let mut classifier =
+            |name| match left.map(|pins| sys::open(&pins.program(&pinned_name(name, program)))) {
+                Some(Ok(program)) => Ok(program),
+                _ => load_classifier(
+                    &mut ebpf,
+                    name,
+                    pins.map(|pins| pins.program(&pinned_name(name, program))),
+                ),
+            };
+        let classifiers = (classifier("dtm_transmit")?, classifier("dtm_receive")?);
+        let drop_counter = types
+            .is_some()
+            .then(|| count_drops(&mut ebpf, btf, pins, has_programs));
+        let drop_counter = drop_counter.and_then(|counted| {
+            counted
+                .inspect_err(|error| {
                     let error = format_args!("{error:#}");
                     tracing::warn!(
                         error,
                         "the tracepoint kfree_skb is refused: drops are not counted"
                     );
-                    false
-                }
-            };
+                })
+                .ok()
+        });
         let counters = take(&mut ebpf, "COUNTERS")?;
         let Map::Array(counters) = &counters else {
             return Err(anyhow!("COUNTERS is no array"));
@@ -104,33 +194,48 @@ impl Kernel {
             _ => return Err(anyhow!("DROPS is no per-CPU hash")),
         };
         let drops = DropMap::new(drops.try_into()?, drops_fd, cpus);
+        let index_overflow: HashMap<_, InterfaceKey, u32> = take(&mut ebpf, "INDEX_OVERFLOW")?.try_into()?;
+        let netns_owners: HashMap<_, u32, u32> = take(&mut ebpf, "NETNS_OWNERS")?.try_into()?;
+        let address_owners: HashMap<_, Address, u32> = take(&mut ebpf, "ADDRESS_OWNERS")?.try_into()?;
         Ok(Self {
             counters,
-            drops: has_drops.then_some(drops),
+            drops: drop_counter.is_some().then_some(drops),
             reasons: types.map_or_else(DropReasons::none, |types| types.reasons),
+            program,
             index: take(&mut ebpf, "INDEX")?.try_into()?,
-            index_overflow: take(&mut ebpf, "INDEX_OVERFLOW")?.try_into()?,
             owners: take(&mut ebpf, "OWNERS")?.try_into()?,
-            netns_owners: take(&mut ebpf, "NETNS_OWNERS")?.try_into()?,
-            address_owners: take(&mut ebpf, "ADDRESS_OWNERS")?.try_into()?,
             errors: take(&mut ebpf, "ERRORS")?.try_into()?,
-            overflowed: 0,
-            netns_entries: 0,
-            address_entries: 0,
+            overflowed: index_overflow.keys().count() as u64,
+            netns_entries: netns_owners.keys().count() as u64,
+            address_entries: address_owners.keys().count() as u64,
+            index_overflow,
+            netns_owners,
+            address_owners,
+            classifiers,
+            drop_counter,
             template: Arc::new(template),
             ebpf,
         })
     }
 
     /// Descriptors of `dtm_transmit` and `dtm_receive`, for an attacher of its own.
-    pub fn classifiers(&mut self) -> anyhow::Result<(OwnedFd, OwnedFd)> {
-        let mut fd = |name| -> anyhow::Result<OwnedFd> {
-            Ok(classifier(&mut self.ebpf, name)?
-                .fd()?
-                .as_fd()
-                .try_clone_to_owned()?)
-        };
-        Ok((fd("dtm_transmit")?, fd("dtm_receive")?))
+    pub fn classifiers(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (transmit, receive) = &self.classifiers;
+        Ok((transmit.try_clone()?, receive.try_clone()?))
+    }
+
+    /// Leaves the tracepoint of drops attached for whoever comes next, where it has a name.
+    pub fn keep(self) {
+        if let Some(DropCounter { link, .. }) = self.drop_counter {
+            link.keep();
+        }
+    }
+
+    /// Takes away the name of the tracepoint's link: it goes with this process.
+    pub fn unpin(&mut self) {
+        if let Some(DropCounter { link, .. }) = &mut self.drop_counter {
+            link.unpin();
+        }
     }
 
     /// What makes the programs once more, with constants of their own, over the maps of these.
@@ -162,13 +267,19 @@ impl Kernel {
     /// Makes the classifiers count `key` into `slot`, starting from zero.
     pub fn enter(&mut self, key: InterfaceKey, slot: u32) -> Result<(), MapError> {
         self.counters.clear(slot);
+        self.enter_again(key, slot)
+    }
+
+    /// Makes the classifiers count `key` into `slot`, starting from what is there.
+    pub fn enter_again(&mut self, key: InterfaceKey, slot: u32) -> Result<(), MapError> {
         let bucket = key.bucket();
         let taken = self.index.get(&bucket, 0)?;
         if taken.key.ifindex == 0 || taken.key == key {
             return self.index.set(bucket, IndexEntry { key, slot }, 0);
         }
+        let is_new = matches!(self.index_overflow.get(&key, 0), Err(MapError::KeyNotFound));
         self.index_overflow.insert(key, slot, 0)?;
-        self.overflowed += 1;
+        self.overflowed += u64::from(is_new);
         Ok(())
     }
 
@@ -204,6 +315,13 @@ impl Kernel {
         )
     }
 
+    /// The namespaces and addresses that stand for somebody.
+    pub fn owned(&self) -> (Vec<u32>, Vec<Address>) {
+        let namespaces = self.netns_owners.keys().flatten();
+        let addresses = self.address_owners.keys().flatten();
+        (namespaces.collect(), addresses.collect())
+    }
+
     /// How often each of the kernel side's own errors happened.
     pub fn errors(&self) -> Result<Vec<(&'static str, u64)>, MapError> {
         (0..ERROR_KINDS)
@@ -223,15 +341,75 @@ impl Kernel {
     }
 }
 
-fn attach_tracepoint(ebpf: &mut Ebpf, btf: &Path) -> anyhow::Result<()> {
-    let btf = Btf::parse_file(btf, aya::Endianness::default())?;
-    let program: &mut BtfTracePoint = ebpf
-        .program_mut("dtm_kfree_skb")
-        .ok_or_else(|| anyhow!("no program dtm_kfree_skb"))?
-        .try_into()?;
-    program.load("kfree_skb", &btf)?;
-    program.attach()?;
-    Ok(())
+/// What a program's pin is called. Another's program never has the same name.
+fn pinned_name(name: &str, program: u64) -> String {
+    format!("{name}-{program:016x}")
+}
+
+/// Sees to it that drops are counted: by the tracepoint that was attached by an earlier process, where there is one.
+fn count_drops(
+    ebpf: &mut Ebpf,
+    btf: &Path,
+    pins: Option<&Pins>,
+    has_programs: bool,
+) -> anyhow::Result<DropCounter> {
+    let mut counters = ProgramArray::try_from(take(ebpf, "DROP_COUNTER")?)?;
+    let path = pins.map(|pins| pins.link(DROPS_LINK));
+    let left = path.clone().and_then(|path| Held::open(path).ok());
+    let btf = (!has_programs || left.is_none())
+        .then(|| Btf::parse_file(btf, aya::Endianness::default()))
+        .transpose()?;
+    if let Some(btf) = &btf {
+        let counter = tracepoint(ebpf, "dtm_count_drop")?;
+        counter.load("kfree_skb", btf)?;
+        let counter = counter.fd()?.try_clone()?;
+        counters.set(0, &counter, 0)?;
+    }
+    let link = match (left, btf) {
+        (Some(link), _) => link,
+        (None, Some(btf)) => {
+            let program = tracepoint(ebpf, "dtm_kfree_skb")?;
+            program.load("kfree_skb", &btf)?;
+            let mut link = Held::new(sys::attach_tracepoint(program.fd()?.as_fd())?)?;
+            if let Some(path) = path {
+                link.pin(path).context("pin the tracepoint of drops")?;
+            }
+            link
+        }
+        (None, None) => anyhow::bail!("nothing is attached"),
+    };
+    Ok(DropCounter {
+        link,
+        _program: counters,
+    })
+}
+
+fn load_classifier(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    pin: Option<std::path::PathBuf>,
+) -> anyhow::Result<OwnedFd> {
+    let program = classifier(ebpf, name)?;
+    program
+        .load()
+        .with_context(|| format!("load {name}: the kernel's verifier refused it"))?;
+    let program = program.fd()?.as_fd().try_clone_to_owned()?;
+    if let Some(path) = pin {
+        match sys::pin(program.as_fd(), &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("pin {name}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(program)
+}
+
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut BtfTracePoint> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the kernel side has no program {name}"))?;
+    Ok(program.try_into()?)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {

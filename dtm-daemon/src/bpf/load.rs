@@ -4,17 +4,38 @@ use std::{io, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::Object;
 use dtm_common::drops::HANDLERS;
 
-use super::{KernelTypes, Limits, OBJECT, symbols};
+use super::{KernelTypes, Limits, OBJECT, pins::Pins, symbols, sys::MapShape};
+
+/// The maps that outlive the daemon. The others hold what only a reader makes something of.
+pub(super) const PINNED: [&str; 9] = [
+    "INDEX",
+    "INDEX_OVERFLOW",
+    "COUNTERS",
+    "OWNERS",
+    "NETNS_OWNERS",
+    "ADDRESS_OWNERS",
+    "DROPS",
+    "DROP_COUNTER",
+    "ERRORS",
+];
+
+/// Where the functions of [`HANDLERS`] are in the running kernel.
+pub(super) type Handlers = [[u64; 2]; HANDLERS.len()];
 
 /// The kernel side's constants that are not what they are in the object, by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Constants(Vec<(&'static str, Vec<u8>)>);
 
 impl Constants {
-    /// Those of this kernel and this daemon, and whether the kernel's symbols could be read for them.
-    fn new(types: Option<&KernelTypes>, limits: Limits) -> anyhow::Result<(Self, io::Result<()>)> {
+    /// Those of this kernel and this daemon, and where the kernel's functions are: read from its symbols unless that is known.
+    pub(super) fn new(
+        types: Option<&KernelTypes>,
+        limits: Limits,
+        known: Option<Handlers>,
+    ) -> anyhow::Result<(Self, io::Result<Handlers>)> {
         let mut constants = Self::default();
         constants.set("SLOTS", limits.slots);
         let netns = own_netns_inode().context("read the inode of dtm's own network namespace")?;
@@ -31,11 +52,11 @@ impl Constants {
             constants.push("NO_DROP_LOW", (no_drops as u64).to_ne_bytes().to_vec());
             constants.push("NO_DROP_HIGH", ((no_drops >> 64) as u64).to_ne_bytes().to_vec());
         }
-        let symbols = symbols::ranges(Path::new("/proc/kallsyms"), HANDLERS);
+        let symbols = known.map_or_else(|| symbols::ranges(Path::new("/proc/kallsyms"), HANDLERS), Ok);
         let handled = *symbols.as_ref().unwrap_or(&[[0; 2]; HANDLERS.len()]);
         let handled = handled.as_flattened().iter().copied();
         constants.push("HANDLED", handled.flat_map(u64::to_ne_bytes).collect());
-        Ok((constants, symbols.map(drop)))
+        Ok((constants, symbols))
     }
 
     /// A number of 32 bits.
@@ -53,26 +74,58 @@ impl Constants {
     }
 }
 
-/// Makes the maps and prepares the programs; none is loaded yet.
-pub(super) fn object(
-    types: Option<&KernelTypes>,
-    limits: Limits,
-    cpus: usize,
-) -> anyhow::Result<(Ebpf, Constants)> {
-    let mut loader = EbpfLoader::new();
+/// The entries of the maps that are sized for the host.
+fn entries(limits: Limits, cpus: usize) -> anyhow::Result<[(&'static str, u32); 2]> {
     let banks = u32::try_from(cpus)
         .ok()
         .and_then(|cpus| cpus.checked_mul(limits.slots));
     let banks = banks.ok_or_else(|| anyhow!("{} slots on {cpus} CPUs are too many", limits.slots))?;
-    loader
-        .map_max_entries("COUNTERS", banks)
-        .map_max_entries("OWNERS", limits.slots);
-    let (constants, symbols) = Constants::new(types, limits)?;
+    Ok([("COUNTERS", banks), ("OWNERS", limits.slots)])
+}
+
+/// The shapes of the maps that outlive the daemon, as this one makes them.
+pub(super) fn shapes(limits: Limits, cpus: usize) -> anyhow::Result<Vec<(&'static str, MapShape)>> {
+    let object = Object::parse(OBJECT).context("parse the kernel side")?;
+    let entries = entries(limits, cpus)?;
+    let shape = |name: &'static str| {
+        let map = object
+            .maps
+            .get(name)
+            .with_context(|| format!("the kernel side has no map {name}"))?;
+        let sized = entries.iter().find(|(sized, _entries)| *sized == name);
+        let shape = MapShape {
+            kind: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: sized.map_or(map.max_entries(), |(_name, entries)| *entries),
+            flags: map.map_flags(),
+        };
+        Ok((name, shape))
+    };
+    PINNED.into_iter().map(shape).collect()
+}
+
+/// Makes the maps, or goes on with those in `pins`, and prepares the programs; none is loaded yet.
+pub(super) fn object(
+    constants: &Constants,
+    limits: Limits,
+    cpus: usize,
+    pins: Option<&Pins>,
+) -> anyhow::Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in entries(limits, cpus)? {
+        loader.map_max_entries(name, entries);
+    }
     for (name, value) in constants.iter() {
         loader.override_global(name, value, true);
     }
+    if let Some(pins) = pins {
+        for name in PINNED {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
     // The operating system's own error says enough of these two: the chain above it repeats itself.
-    let ebpf = loader.load(OBJECT).map_err(|error| match os_error(&error) {
+    loader.load(OBJECT).map_err(|error| match os_error(&error) {
         Some(errno @ libc::EPERM) => anyhow!(io::Error::from_raw_os_error(errno)).context(
             "load the kernel side: not permitted; run dtm as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and \
              CAP_SYS_ADMIN (docker run --privileged)",
@@ -81,16 +134,7 @@ pub(super) fn object(
             "load the kernel side: this kernel has no bpf(2); dtm needs Linux 5.8 or later with CONFIG_BPF_SYSCALL",
         ),
         _ => anyhow!(error).context("load the kernel side"),
-    })?;
-    // Only now: where dtm cannot work, its error is the one line to read.
-    if let Err(error) = symbols {
-        tracing::warn!(
-            %error,
-            "cannot read the kernel's symbols: the ends of clean TCP connections show as drops with the reason \
-             not_specified"
-        );
-    }
-    Ok((ebpf, constants))
+    })
 }
 
 /// The operating system's error somewhere in a chain.

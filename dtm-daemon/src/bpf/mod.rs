@@ -8,14 +8,18 @@ mod cgroups;
 mod clsact;
 mod counters;
 mod drops;
+mod held;
 mod instance;
 mod kernel;
 mod listing;
 mod load;
+mod pins;
+mod record;
 mod side;
 mod standing;
 mod symbols;
 mod sys;
+mod taking_over;
 
 pub use attach::{AttachError, Attacher, Attachment, Mode};
 pub use btf::{DropReasons, KernelTypes};
@@ -23,11 +27,27 @@ pub use cgroups::{CgroupEvent, CgroupWatch};
 pub use clsact::ClsactFilter;
 pub use counters::CounterBanks;
 pub use drops::DropMap;
+pub use held::take_off;
 pub use instance::{Counts, Template};
 pub use kernel::{Kernel, Limits, MapUse};
+pub use pins::{Bpffs, LinkName, Pin, Pins, ProgramName, Removed, is_bpffs};
+pub use record::netns_cookie;
 pub use side::{Hook, Side};
 pub use standing::{Place, Standing};
 pub use sys::{CgroupLink, TcxLink, TcxProbe, cgroup_programs, tcx_is_supported};
+pub use taking_over::{Former, Found, Kept};
+
+use crate::net::{NetlinkError, Requests};
+
+/// Takes off every filter of dtm's at an interface, whoever made it, and says how many there were.
+pub fn remove_filters(requests: &mut Requests, ifindex: u32) -> Result<usize, NetlinkError> {
+    ClsactFilter::remove_all(requests, ifindex)
+}
+
+/// Whether an earlier dtm has left something in this BPF file system, in the calling thread's network namespace.
+pub fn has_left(bpffs: &std::path::Path) -> bool {
+    Pins::any(bpffs)
+}
 
 /// The compiled kernel side.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dtm-kernel"));

@@ -1,6 +1,7 @@
 //! From the container's directions to the kernel's: here and nowhere else.
 
 use dtm_common::traffic::Direction;
+use serde::{Deserialize, Serialize};
 
 /// Which end of a container's interface programs are attached to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +20,8 @@ pub enum Side {
 }
 
 /// One of an interface's two hooks, in the kernel's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// What the interface receives.
     Ingress,

@@ -71,12 +71,12 @@ impl Sights {
             let paths = hierarchy.containers();
             paths.iter().filter_map(|path| container_of_group(path)).collect()
         };
-        let namespaces = Namespaces::look(&config.docker_netns);
+        let namespaces = Namespaces::look(&config.paths.docker_netns);
         Self {
             is_rootless: engine.about().rootless,
             bridges: (!engine.is_podman()).then(|| bridges().unwrap_or_default()),
             groups: hierarchy.map(of_groups),
-            processes: processes(&config.procfs).unwrap_or_default(),
+            processes: processes(&config.paths.procfs).unwrap_or_default(),
             unreadable: namespaces.as_ref().err().map(io::Error::kind),
             namespaces: namespaces.unwrap_or_default(),
         }

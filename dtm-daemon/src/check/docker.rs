@@ -125,7 +125,7 @@ impl Engine {
 
     /// The directory in which overlay networks are found.
     fn namespaces(&self, config: &HostConfig, sights: &Sights) -> Finding {
-        let directory = config.docker_netns.display();
+        let directory = config.paths.docker_netns.display();
         let needs_it = self.about().swarm || self.survey.networks.iter().any(is_hidden);
         let (found, advice) = match sights.namespaces() {
             Ok(seen) if seen.mounted > 0 || seen.files == 0 => {
@@ -159,14 +159,14 @@ impl Engine {
         let seen = seen.count();
         let found = format!(
             "{} has those of {seen} of {} containers with a network namespace",
-            config.procfs.display(),
+            config.paths.procfs.display(),
             running.len()
         );
         match running.len() {
             0 => {
-                let first = config.procfs.join("1/ns/pid");
+                let first = config.paths.procfs.join("1/ns/pid");
                 let is_hosts = fs::metadata(&first).map_or(true, |first| first.ino() == HOSTS_PIDS);
-                let found = format!("{} may not be the host's", config.procfs.display());
+                let found = format!("{} may not be the host's", config.paths.procfs.display());
                 let advice = "no container runs to tell by: if dtm is in one itself, it needs --pid host";
                 (!is_hosts).then(|| Finding::note("processes", found, advice))
             }
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::{
         check::table::Report,
-        config::{AttachMode, DockerHost},
+        config::{AttachMode, DockerHost, Paths},
         docker::fixture::network,
     };
 
@@ -204,8 +204,11 @@ mod tests {
         let config = HostConfig {
             docker_host: DockerHost::Unix(PathBuf::from("/docker.sock")),
             attach_mode: AttachMode::Auto,
-            procfs: PathBuf::from("/nonexistent"),
-            docker_netns: PathBuf::from("/nonexistent/netns"),
+            paths: Paths {
+                procfs: PathBuf::from("/nonexistent"),
+                docker_netns: PathBuf::from("/nonexistent/netns"),
+                bpffs: PathBuf::from("/nonexistent/bpf"),
+            },
             btf: PathBuf::from("/nonexistent/btf"),
         };
         // A host with that bridge, and without the engine's directory.

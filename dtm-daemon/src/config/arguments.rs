@@ -4,12 +4,13 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr as _, time::Duration};
 
 use clap::{
-    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource,
+    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    parser::ValueSource,
 };
 
 use super::{
-    AttachMode, Config, ContainerLabels, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost, HostConfig,
-    LONG_VERSION, ListenAddress, LogFormat, Refusal, Task, file, values,
+    AttachMode, Config, ContainerLabels, DEFAULT_BPFFS, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost,
+    HostConfig, LONG_VERSION, ListenAddress, LogFormat, Paths, Refusal, Task, file, values,
 };
 
 /// What `--docker.host` is called on the command line.
@@ -40,6 +41,9 @@ enum Command {
     /// Say what this host and its engine offer, and what dtm could not count there
     #[command(version = LONG_VERSION.as_str(), after_help = CHECK)]
     Check(CheckArguments),
+    /// Take off every program, link, pin and filter that dtm has left on this host
+    #[command(version = LONG_VERSION.as_str(), after_help = DETACH)]
+    Detach(DetachArguments),
 }
 
 /// What `dtm check --help` ends with.
@@ -48,6 +52,16 @@ Starts nothing, changes nothing and can run beside a dtm. Attaches nothing but, 
 the kernel allows. To be run as dtm is to run: as root, or in a container with the same options.
 
 Exit code 0: everything that dtm counts can be counted here; 1: something would be missing, and it says which; 64: wrong usage.
+
+Flags win over DTM_* variables, those over the file of --config, that over the defaults.";
+
+/// What `dtm detach --help` ends with.
+const DETACH: &str = "\
+dtm leaves what it attached in place when it ends, so that the next one goes on with it. This takes it off: what this version
+left and what any other did, also after a crash. It touches nothing of others, and leaves qdiscs, for somebody may have put
+filters on them since. It does not run beside a dtm.
+
+Exit code 0: nothing of dtm's is left; 1: something could not be removed, and it says what; 64: wrong usage.
 
 Flags win over DTM_* variables, those over the file of --config, that over the defaults.";
 
@@ -114,6 +128,21 @@ struct Arguments {
     )]
     max_interfaces: u32,
 
+    /// Leave nothing behind: what is attached does not go on counting until the next start
+    #[arg(
+        long = "no-pin",
+        env = "DTM_NO_PIN",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set,
+        hide_default_value = true,
+        help_heading = "Counting"
+    )]
+    no_pin: bool,
+
     /// What to log: error, warn, info, debug, trace or a filter such as info,dtm_daemon=debug
     #[arg(
         long = "log.level",
@@ -161,6 +190,24 @@ struct HostArguments {
     )]
     attach_mode: AttachMode,
 
+    #[command(flatten)]
+    paths: PathArguments,
+
+    /// Type information of the running kernel
+    #[arg(
+        long = "path.btf",
+        env = "DTM_PATH_BTF",
+        value_name = "FILE",
+        default_value = DEFAULT_BTF,
+        value_parser = values::absolute_path,
+        help_heading = "Host"
+    )]
+    btf: PathBuf,
+}
+
+/// Where things are on the host.
+#[derive(Debug, Args)]
+struct PathArguments {
     /// Where the host's procfs is mounted
     #[arg(
         long = "path.procfs",
@@ -183,16 +230,16 @@ struct HostArguments {
     )]
     docker_netns: PathBuf,
 
-    /// Type information of the running kernel
+    /// BPF file system that what is attached is pinned in; mounted there if it is not
     #[arg(
-        long = "path.btf",
-        env = "DTM_PATH_BTF",
-        value_name = "FILE",
-        default_value = DEFAULT_BTF,
+        long = "path.bpffs",
+        env = "DTM_PATH_BPFFS",
+        value_name = "DIRECTORY",
+        default_value = DEFAULT_BPFFS,
         value_parser = values::absolute_path,
         help_heading = "Host"
     )]
-    btf: PathBuf,
+    bpffs: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -205,6 +252,16 @@ struct CheckArguments {
     host: HostArguments,
 }
 
+#[derive(Debug, Args)]
+struct DetachArguments {
+    /// TOML file with the same keys as the flags, such as linger = "10m" or log.level = "debug"
+    #[arg(long = CONFIG, env = "DTM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    paths: PathArguments,
+}
+
 /// Reads everything twice: once for what was given and where the file is, once more with what the file and
 /// Docker's own variable add put before it. So every value takes the same way, and clap judges it.
 pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>) -> Result<Task, Refusal> {
@@ -213,11 +270,13 @@ pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>)
         .map_err(|error| refusal(&error))?;
     // Flags and a command exclude each other: a command can only come first.
     let (given, first_flag, takes): (_, _, fn(&str) -> bool) = match matches.subcommand() {
-        Some(("check", given)) => (given, 2, matters_to_check),
+        Some(("check", given)) => (given, 2, has_flag::<HostArguments>),
+        Some(("detach", given)) => (given, 2, has_flag::<PathArguments>),
         Some((_serve, given)) => (given, 2, is_setting),
         None => (&matches, 1, is_setting),
     };
     let mut added = from_docker(given, docker_host)?;
+    added.retain(|setting| takes(&setting.key));
     let config = given.get_one::<PathBuf>(CONFIG);
     if let Some(path) = config {
         let in_file = |problem| usage(&format!("{}: {problem}", path.display()));
@@ -247,6 +306,9 @@ pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>)
     })?;
     let arguments = match line.command {
         Some(Command::Check(CheckArguments { config: _, host })) => return Ok(Task::Check(host.into())),
+        Some(Command::Detach(DetachArguments { config: _, paths })) => {
+            return Ok(Task::Detach(paths.into()));
+        }
         Some(Command::Serve(arguments)) => arguments,
         None => line.arguments,
     };
@@ -273,11 +335,6 @@ fn from_docker(given: &ArgMatches, docker_host: Option<OsString>) -> Result<Vec<
 /// Whether the file may hold `key`.
 fn is_setting(key: &str) -> bool {
     key != CONFIG && has_flag::<Arguments>(key)
-}
-
-/// Whether `check` takes `key` from the file.
-fn matters_to_check(key: &str) -> bool {
-    has_flag::<HostArguments>(key)
 }
 
 fn has_flag<A: Args>(key: &str) -> bool {
@@ -326,16 +383,29 @@ impl From<HostArguments> for HostConfig {
         let HostArguments {
             docker_host,
             attach_mode,
-            procfs,
-            docker_netns,
+            paths,
             btf,
         } = arguments;
         Self {
             docker_host,
             attach_mode,
+            paths: paths.into(),
+            btf,
+        }
+    }
+}
+
+impl From<PathArguments> for Paths {
+    fn from(arguments: PathArguments) -> Self {
+        let PathArguments {
             procfs,
             docker_netns,
-            btf,
+            bpffs,
+        } = arguments;
+        Self {
+            procfs,
+            docker_netns,
+            bpffs,
         }
     }
 }
@@ -351,6 +421,7 @@ impl Arguments {
             container_labels,
             linger,
             max_interfaces,
+            no_pin,
             log_filter,
             log_format,
         } = self;
@@ -368,6 +439,7 @@ impl Arguments {
             host: host.into(),
             linger,
             max_interfaces,
+            no_pin,
             container_labels,
             log_filter,
             log_format,

@@ -84,8 +84,9 @@ fn scalar(key: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(number) => Ok(number.to_string()),
+        Value::Boolean(choice) => Ok(choice.to_string()),
         other => Err(format!(
-            "key {key:?} holds a value of type {}, not a string, a number or a list of them",
+            "key {key:?} holds a value of type {}, not a string, a number, true or false, or a list of them",
             other.type_str()
         )),
     }
@@ -141,7 +142,7 @@ mod tests {
         for (text, problem) in [
             ("lingr = 1", "unknown key \"lingr\""),
             ("[log]\nlvl = 1", "unknown key \"log.lvl\""),
-            ("linger = true", "\"linger\" holds a value of type boolean"),
+            ("linger = 1.5", "\"linger\" holds a value of type float"),
             ("linger = { a = 1 }", "\"linger\" holds a value of type table"),
             ("list = [['a']]", "\"list\" holds a value of type array"),
             ("linger = 1\n\nlog.level =", "line 3: "),

@@ -22,6 +22,9 @@ pub use listen::ListenAddress;
 /// Where dtm listens unless told otherwise: every address of the host, IPv6 and IPv4.
 pub const DEFAULT_LISTEN_ADDRESS: &str = ":10048";
 
+/// Where BPF objects are pinned on a normal host.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
 /// Where a normal kernel offers its own type information.
 pub const DEFAULT_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub linger: Duration,
     /// How many interfaces can be counted at once.
     pub max_interfaces: u32,
+    /// Whether nothing is to go on counting without the daemon.
+    pub no_pin: bool,
     /// The Docker labels to show on `dtm_container_info`.
     pub container_labels: ContainerLabels,
     /// What to log: a level or a tracing filter, known to parse.
@@ -71,12 +76,21 @@ pub struct HostConfig {
     pub docker_host: DockerHost,
     /// How to attach to interfaces.
     pub attach_mode: AttachMode,
+    /// Where things are on the host.
+    pub paths: Paths,
+    /// The running kernel's type information.
+    pub btf: PathBuf,
+}
+
+/// Where things are on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
     /// Where the host's procfs is mounted.
     pub procfs: PathBuf,
     /// Where the engine mounts the network namespaces it made.
     pub docker_netns: PathBuf,
-    /// The running kernel's type information.
-    pub btf: PathBuf,
+    /// Where a BPF file system is mounted, or is to be.
+    pub bpffs: PathBuf,
 }
 
 /// What dtm is asked to do.
@@ -86,6 +100,8 @@ pub enum Task {
     Serve(Box<Config>),
     /// Say what can be counted.
     Check(HostConfig),
+    /// Take off and remove what was left.
+    Detach(Paths),
 }
 
 /// How programs are attached to interfaces.
@@ -149,7 +165,7 @@ impl Config {
     ) -> Result<Self, Refusal> {
         match Task::from_arguments(arguments, docker_host)? {
             Task::Serve(config) => Ok(*config),
-            Task::Check(_) => panic!("dtm check has another configuration"),
+            Task::Check(_) | Task::Detach(_) => panic!("another command has another configuration"),
         }
     }
 }

@@ -47,12 +47,16 @@ fn without_arguments_everything_has_its_default() {
         host: HostConfig {
             docker_host: DockerHost::Unix(PathBuf::from("/var/run/docker.sock")),
             attach_mode: AttachMode::Auto,
-            procfs: PathBuf::from("/proc"),
-            docker_netns: PathBuf::from("/var/run/docker/netns"),
+            paths: Paths {
+                procfs: PathBuf::from("/proc"),
+                docker_netns: PathBuf::from("/var/run/docker/netns"),
+                bpffs: PathBuf::from("/sys/fs/bpf"),
+            },
             btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         },
         linger: Duration::from_mins(5),
         max_interfaces: 8192,
+        no_pin: false,
         container_labels: ContainerLabels::default(),
         log_filter: "info".to_owned(),
         log_format: LogFormat::Text,
@@ -241,8 +245,11 @@ fn check_takes_what_matters_to_it_and_the_rest_of_the_file_as_it_is() {
     let expected = HostConfig {
         docker_host: DockerHost::Unix(PathBuf::from("/file")),
         attach_mode: AttachMode::Clsact,
-        procfs: PathBuf::from("/host/proc"),
-        docker_netns: PathBuf::from("/var/run/docker/netns"),
+        paths: Paths {
+            procfs: PathBuf::from("/host/proc"),
+            docker_netns: PathBuf::from("/var/run/docker/netns"),
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+        },
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
     };
     let got = check(&["--config", file.path(), "--path.procfs=/host/proc"]);

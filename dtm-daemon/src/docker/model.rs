@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::About;
 
 /// A container's full id: 64 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ContainerId(Arc<str>);
 
 impl ContainerId {
@@ -26,6 +29,14 @@ impl ContainerId {
     }
 }
 
+impl TryFrom<String> for ContainerId {
+    type Error = &'static str;
+
+    fn try_from(id: String) -> Result<Self, Self::Error> {
+        Self::parse(&id).ok_or("a container's id has 64 hexadecimal digits")
+    }
+}
+
 impl fmt::Display for ContainerId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.short())
@@ -33,7 +44,7 @@ impl fmt::Display for ContainerId {
 }
 
 /// A container as Docker describes it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// The full id.
     pub id: ContainerId,
@@ -54,7 +65,8 @@ pub struct Container {
 }
 
 /// `State.Status` of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ContainerState {
     /// Made, never started.
     Created,
@@ -109,7 +121,7 @@ impl ContainerState {
 }
 
 /// A container's place on one Docker network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The network's name.
     pub network: Arc<str>,
@@ -122,7 +134,7 @@ pub struct Endpoint {
 }
 
 /// A Docker network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// The full id.
     pub id: Arc<str>,

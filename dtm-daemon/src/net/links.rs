@@ -7,10 +7,12 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{NetlinkError, Requests};
 
 /// What kind of interface it is, as far as dtm tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkKind {
     /// One end of a virtual Ethernet pair.
     Veth,
@@ -23,7 +25,7 @@ pub enum LinkKind {
 }
 
 /// An interface as the kernel describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// Its index, unique within its namespace.
     pub ifindex: u32,

@@ -13,10 +13,12 @@ use netlink_packet_route::{
     nsid::{NsidAttribute, NsidMessage},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Link, NetlinkError, Requests};
 
 /// An interface in another namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its name there, such as `eth0`.
     pub name: Arc<str>,

@@ -1,13 +1,16 @@
 //! What a thread that attaches does, one in each watched namespace: a TCX attach waits for RCU grace periods, and all of
 //! it for whoever holds RTNL, which nobody else should.
 
-use std::{collections::VecDeque, sync::mpsc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, mpsc},
+};
 
 use dtm_common::index::InterfaceKey;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use super::{devices::Surveyed, spares::Loaded};
-use crate::bpf::{AttachError, Attacher, Attachment, Place, Standing};
+use crate::bpf::{AttachError, Attacher, Attachment, Pins, Place, Standing};
 
 /// An interface at one time of its life: an index may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +19,18 @@ pub(crate) struct Generation {
     pub(crate) key: InterfaceKey,
     /// dtm's own number for this life of it, never used again.
     pub(crate) number: u64,
+    /// The slot that counts for it.
+    pub(crate) slot: u32,
+}
+
+impl Generation {
+    /// Has an attachment outlive this process, where there is a place for that.
+    pub(super) fn pin(self, attachment: &mut Attachment, pins: Option<&Arc<Pins>>) {
+        let Some(pins) = pins else { return };
+        if let Err(error) = attachment.pin(pins, self.slot, self.number) {
+            tracing::warn!(%error, "an attachment cannot be pinned: it ends with this process");
+        }
+    }
 }
 
 /// What the thread is asked to do.
@@ -27,6 +42,11 @@ pub(crate) enum AttachJob {
     Mend {
         generation: Generation,
         rest: Attachment,
+    },
+    /// Have an attachment of an earlier dtm run this one's programs.
+    Renew {
+        generation: Generation,
+        attachment: Attachment,
     },
     /// Take an attachment off.
     Detach(Attachment),
@@ -84,10 +104,12 @@ pub(crate) fn work(
     attacher: Attacher,
     jobs: &mpsc::Receiver<AttachJob>,
     reports: tokio_mpsc::Sender<Report>,
+    pins: Option<Arc<Pins>>,
 ) {
     let worker = Worker {
         attacher,
         reports,
+        pins,
         births: VecDeque::new(),
         ends: VecDeque::new(),
         looks: VecDeque::new(),
@@ -100,6 +122,7 @@ pub(crate) fn work(
 struct Worker {
     attacher: Attacher,
     reports: tokio_mpsc::Sender<Report>,
+    pins: Option<Arc<Pins>>,
     /// A packet that comes before its program is lost to the count, a program too many is not.
     births: VecDeque<Birth>,
     ends: VecDeque<Attachment>,
@@ -113,7 +136,15 @@ struct Worker {
 struct Birth {
     generation: Generation,
     bulk: bool,
-    rest: Option<Attachment>,
+    rest: Option<Rest>,
+}
+
+/// What is there of an attachment.
+enum Rest {
+    /// Somebody took a part of it off.
+    Broken(Attachment),
+    /// An earlier dtm's.
+    Outdated(Attachment),
 }
 
 impl Worker {
@@ -160,7 +191,15 @@ impl Worker {
             AttachJob::Mend { generation, rest } => self.births.push_back(Birth {
                 generation,
                 bulk: false,
-                rest: Some(rest),
+                rest: Some(Rest::Broken(rest)),
+            }),
+            AttachJob::Renew {
+                generation,
+                attachment,
+            } => self.births.push_back(Birth {
+                generation,
+                bulk: false,
+                rest: Some(Rest::Outdated(attachment)),
             }),
             AttachJob::Detach(attachment) => self.ends.push_back(attachment),
             AttachJob::Look(looks) => self.looks.extend(looks.into_iter().map(Some).chain([None])),
@@ -175,9 +214,14 @@ impl Worker {
         } = birth;
         let ifindex = generation.key.ifindex;
         let result = match rest {
-            Some(rest) => self.attacher.mend(ifindex, rest),
+            Some(Rest::Broken(rest)) => self.attacher.mend(ifindex, rest),
+            Some(Rest::Outdated(attachment)) => self.attacher.renew(ifindex, attachment),
             None => self.attacher.attach(ifindex, bulk || !self.births.is_empty()),
         };
+        let result = result.map(|mut attachment| {
+            generation.pin(&mut attachment, self.pins.as_ref());
+            attachment
+        });
         let report = Report::Attached(Attached { generation, result });
         if let Err(unsent) = self.reports.blocking_send(report)
             && let Report::Attached(attached) = unsent.0

@@ -53,7 +53,7 @@ impl Tracker {
             && network != heir
         {
             let former = std::mem::replace(network, Arc::clone(heir));
-            let counted = self.kernel.counters.read(interface.slot);
+            let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
             self.networks
                 .add_past(&former, interface.moved(counted), Part::Bridge);
             interface.base = counted;
@@ -82,12 +82,9 @@ impl Tracker {
             Role::Bridge { network } => networks.has_lingered(network, now, linger),
             Role::Pending { .. } | Role::Container(_) | Role::Infrastructure { .. } => false,
         };
-        let former: Vec<_> = self
-            .interfaces
-            .extract_if(|_key, interface| is_former(interface))
-            .collect();
+        let former = self.interfaces.take_if(|_key, interface| is_former(interface));
         for (_key, interface) in former {
-            let counted = self.kernel.counters.read(interface.slot);
+            let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
             if let Some((network, part)) = interface.role.part() {
                 // One that was made again under its name inherits them.
                 self.networks.add_past(network, interface.moved(counted), part);
@@ -132,10 +129,7 @@ impl Tracker {
                     .as_ref()
                     .is_some_and(|bridge| networks.of_bridge(bridge).is_none())
         };
-        let foreign: Vec<_> = self
-            .interfaces
-            .extract_if(|_key, interface| is_foreign(interface))
-            .collect();
+        let foreign = self.interfaces.take_if(|_key, interface| is_foreign(interface));
         for (key, mut interface) in foreign {
             self.settle_given_up(&mut interface);
             tracing::info!(
@@ -151,10 +145,11 @@ impl Tracker {
 
     /// Takes the programs off an interface that goes on without them.
     fn leave(&mut self, interface: Interface, now: Instant) {
+        let slot = interface.slot();
         self.leave_index(interface.generation.key);
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.order(interface.generation.key.netns, AttachJob::Detach(attachment));
         }
-        self.end_slot(interface.slot, None, now);
+        self.end_slot(slot, None, now);
     }
 }

@@ -1,7 +1,7 @@
 //! Containers and the totals that belong to them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use dtm_common::{
     index::InterfaceKey,
 };
 
-use super::{Traffic, nameless::ORPHAN_PATIENCE};
+use super::{Traffic, nameless::ORPHAN_PATIENCE, noted::Noted};
 use crate::docker::{Container, ContainerId, ContainerState};
 
 /// What a series of a container is known by besides its id: network and interface.
@@ -36,6 +36,20 @@ impl Series {
     pub(crate) fn add_past(&mut self, traffic: Traffic, now: Instant) {
         self.past += traffic;
         self.added = Some(now);
+    }
+
+    /// One that moved this before, and had something added then.
+    pub(crate) fn restored(past: Traffic, added: Option<Instant>) -> Self {
+        Self {
+            past,
+            live: BTreeSet::new(),
+            added,
+        }
+    }
+
+    /// When it last had something added that was gone.
+    pub(crate) fn added(&self) -> Option<Instant> {
+        self.added
     }
 
     /// When it was last of use; `now` while it has an interface.
@@ -70,12 +84,12 @@ pub(crate) struct Tracked {
 /// All containers, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
-    by_id: HashMap<ContainerId, Tracked>,
+    by_id: Noted<ContainerId, Tracked>,
     last_number: u32,
 }
 
 impl Tracked {
-    fn new(container: Arc<Container>, number: u32) -> Self {
+    pub(crate) fn new(container: Arc<Container>, number: u32) -> Self {
         Self {
             container,
             number,
@@ -124,19 +138,32 @@ impl Tracked {
     /// has been on it since. Debian's 20.10 gives each interface of a container a name of its own: one that joins and
     /// leaves networks would otherwise have ever more series.
     fn prune(&mut self, now: Instant, linger: Duration, exists: &impl Fn(&str) -> bool) {
+        for key in self.to_prune(now, linger, exists) {
+            self.series.remove(&key);
+        }
+    }
+
+    fn has_to_prune(&self, now: Instant, linger: Duration, exists: &impl Fn(&str) -> bool) -> bool {
+        !self.to_prune(now, linger, exists).is_empty()
+    }
+
+    /// The series to forget.
+    fn to_prune(&self, now: Instant, linger: Duration, exists: &impl Fn(&str) -> bool) -> Vec<SeriesKey> {
         if self.series.values().all(|series| !series.live.is_empty()) {
-            return;
+            return Vec::new();
         }
         let mut last_used: BTreeMap<Arc<str>, Option<Instant>> = BTreeMap::new();
         for ((network, _interface), series) in &self.series {
             let last = last_used.entry(Arc::clone(network)).or_default();
             *last = series.last_used(now).max(*last);
         }
-        self.series.retain(|(network, _interface), series| {
+        let is_over = |((network, _interface), series): &(&SeriesKey, &Series)| {
             let last = series.last_used(now);
             let lingers = last.is_some_and(|last| now.duration_since(last) < linger);
-            lingers || exists(network) && last_used.get(network) == Some(&last)
-        });
+            !(lingers || exists(network) && last_used.get(network) == Some(&last))
+        };
+        let over = self.series.iter().filter(is_over);
+        over.map(|(key, _series)| key.clone()).collect()
     }
 
     /// Notes since when it is not living; forgets it when it lives again.
@@ -174,6 +201,31 @@ impl Containers {
         self.by_id.values()
     }
 
+    /// Takes in a container as an earlier process knew it.
+    pub(crate) fn restore(&mut self, tracked: Tracked) {
+        self.by_id.insert(tracked.container.id.clone(), tracked);
+    }
+
+    /// The number that was last given.
+    pub(crate) fn last_number(&self) -> u32 {
+        self.last_number
+    }
+
+    /// Goes on giving numbers after this one.
+    pub(crate) fn restore_last_number(&mut self, number: u32) {
+        self.last_number = number;
+    }
+
+    /// Those that may have changed since the last time.
+    pub(crate) fn take_changed(&mut self) -> HashSet<ContainerId> {
+        self.by_id.take_changed()
+    }
+
+    /// Whether there is any such.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.by_id.is_changed()
+    }
+
     /// Takes in what Docker says of a container now.
     pub(crate) fn update(&mut self, container: Container, now: Instant) {
         let container = Arc::new(container);
@@ -182,7 +234,7 @@ impl Containers {
         }
         let number = self.last_number;
         let new = || Tracked::new(Arc::clone(&container), number);
-        let tracked = self.by_id.entry(container.id.clone()).or_insert_with(new);
+        let tracked = self.by_id.get_or_insert_with(container.id.clone(), new);
         tracked.container = container;
         tracked.destroyed = false;
         tracked.note_end(now);
@@ -219,9 +271,8 @@ impl Containers {
 
     /// Takes in the list of all containers there are.
     pub(crate) fn listed(&mut self, containers: Vec<Container>, now: Instant) {
-        for tracked in self.by_id.values_mut() {
-            tracked.destroyed = true;
-        }
+        let all: Vec<_> = self.by_id.keys().cloned().collect();
+        let there: HashSet<_> = containers.iter().map(|container| container.id.clone()).collect();
         for mut container in containers {
             if let Some(known) = self.by_id.get(&container.id) {
                 // A list has no start times.
@@ -229,8 +280,8 @@ impl Containers {
             }
             self.update(container, now);
         }
-        for tracked in self.by_id.values_mut() {
-            tracked.note_end(now);
+        for id in all.iter().filter(|id| !there.contains(id)) {
+            self.destroyed(id, now);
         }
     }
 
@@ -243,17 +294,22 @@ impl Containers {
         linger: Duration,
         exists: impl Fn(&str) -> bool,
     ) -> Vec<Tracked> {
-        for tracked in self.by_id.values_mut().filter(|tracked| !tracked.destroyed) {
-            tracked.prune(now, linger, &exists);
+        let is_due = |tracked: &&Tracked| !tracked.destroyed && tracked.has_to_prune(now, linger, &exists);
+        let due = self.by_id.values().filter(is_due);
+        for id in due
+            .map(|tracked| tracked.container.id.clone())
+            .collect::<Vec<_>>()
+        {
+            if let Some(tracked) = self.by_id.get_mut(&id) {
+                tracked.prune(now, linger, &exists);
+            }
         }
         let is_over = |ended| now.duration_since(ended) >= ORPHAN_PATIENCE;
         let expired = |tracked: &Tracked| {
             tracked.destroyed && !tracked.is_shown(now, linger) && tracked.ended.is_some_and(is_over)
         };
-        self.by_id
-            .extract_if(|_id, tracked| expired(tracked))
-            .map(|(_id, tracked)| tracked)
-            .collect()
+        let expired = self.by_id.take_if(|_id, tracked| expired(tracked));
+        expired.into_iter().map(|(_id, tracked)| tracked).collect()
     }
 }
 

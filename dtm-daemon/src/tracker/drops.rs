@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use dtm_common::drops::{DROP_RECEIVE, DROP_TRANSMIT, DropTally, OWNER_PENDING};
+use dtm_common::drops::{DROP_RECEIVE, DROP_TRANSMIT, DropKey, DropTally, OWNER_PENDING};
 
 use super::{
     Tracker,
@@ -17,10 +17,10 @@ use crate::docker::ContainerId;
 /// a name are taken out of the kernel's map, for many slots at once: that is a pass over the whole map.
 #[derive(Debug)]
 pub(super) struct EndedSlot {
-    slot: u32,
+    pub(super) slot: u32,
     /// Whose those drops are; none for nobody's. A container's aliases have the slot until then.
-    of: Option<ContainerId>,
-    since: Instant,
+    pub(super) of: Option<ContainerId>,
+    pub(super) since: Instant,
 }
 
 impl Tracked {
@@ -36,6 +36,7 @@ impl Tracker {
     /// Lets a slot go whose interface is gone; `of` is whose its drops are.
     pub(super) fn end_slot(&mut self, slot: u32, of: Option<ContainerId>, since: Instant) {
         self.ended_slots.push(EndedSlot { slot, of, since });
+        self.unrecorded.ended = true;
     }
 
     /// Gives back the slots that have ended since the last time. Drops of containers that nothing stands for any more
@@ -45,6 +46,7 @@ impl Tracker {
         if ended.is_empty() {
             return;
         }
+        self.unrecorded.ended = true;
         let of = |ended: &EndedSlot| self.containers.get(ended.of.as_ref()?);
         let numbers = ended
             .iter()
@@ -68,10 +70,11 @@ impl Tracker {
         }
     }
 
-    /// Takes the drops of `owners` out of the kernel's map: nothing counts under them any more.
+    /// Takes the drops of `owners` out of the kernel's map: nothing counts under them any more. They are removed there when
+    /// the journal has them.
     pub(super) fn fold_drops(&mut self, owners: &HashSet<u32>) -> HashMap<u32, Drops> {
         let mut folded = HashMap::<u32, Drops>::new();
-        let Some(map) = &mut self.kernel.drops else {
+        let Some(map) = &self.kernel.drops else {
             return folded;
         };
         let entries = match map.read() {
@@ -81,19 +84,27 @@ impl Tracker {
                 return folded;
             }
         };
-        let mut failed = None;
         for (key, tally) in entries
             .into_iter()
             .filter(|(key, _tally)| owners.contains(&key.owner))
         {
-            let drops = folded.entry(key.owner).or_default();
-            add(drops.entry((key.direction, key.reason)).or_default(), tally);
-            failed = map.remove(&key).err().or(failed);
+            if self.unrecorded.folded.insert(key) {
+                let drops = folded.entry(key.owner).or_default();
+                add(drops.entry((key.direction, key.reason)).or_default(), tally);
+            }
         }
+        folded
+    }
+
+    /// Removes drops from the kernel's map that are kept elsewhere.
+    pub(super) fn remove_drops<'a>(&mut self, keys: impl IntoIterator<Item = &'a DropKey>) {
+        let Some(map) = &mut self.kernel.drops else {
+            return;
+        };
+        let failed = keys.into_iter().filter_map(|key| map.remove(key).err()).last();
         if let Some(error) = failed {
             self.count_map_error("drops", &error);
         }
-        folded
     }
 
     /// Keeps the sums of drops whose container is forgotten, or never was known.

@@ -4,7 +4,7 @@
 //! as well. A name is there before its namespace is, and the namespace must be left as soon as the name goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, OwnedFd},
@@ -53,6 +53,8 @@ struct Watcher {
     means: Means,
     events: mpsc::Sender<HiddenEvent>,
     known: BTreeMap<String, Known>,
+    /// What an earlier process called those it knew, by their inodes.
+    taken: HashMap<u64, u32>,
     next: Next,
 }
 
@@ -74,11 +76,19 @@ impl Next {
     }
 }
 
-/// Tells `events` of them for as long as somebody listens.
-pub(super) fn spawn(directory: PathBuf, means: Means, events: mpsc::Sender<HiddenEvent>) {
+/// Tells `events` of them for as long as somebody listens. `taken` are the numbers of those that an earlier process knew,
+/// by their inodes.
+pub(super) fn spawn(
+    directory: PathBuf,
+    means: Means,
+    taken: HashMap<u64, u32>,
+    events: mpsc::Sender<HiddenEvent>,
+) {
+    let last = taken.values().copied().max().unwrap_or(OWN_NETNS);
     let watcher = Watcher {
         directory,
-        next: Next::new(OWN_NETNS + 1, &means.template),
+        next: Next::new(last + 1, &means.template),
+        taken,
         means,
         events,
         known: BTreeMap::new(),
@@ -179,18 +189,18 @@ impl Watcher {
         let Ok(Some((netns, inode))) = waited.await else {
             return Ok(());
         };
-        let next = Next::new(self.next.number + 1, &self.means.template);
-        let Next { number, programs } = std::mem::replace(&mut self.next, next);
+        let Next { number, programs } = if let Some(number) = self.taken.remove(&inode) {
+            Next::new(number, &self.means.template)
+        } else {
+            let next = Next::new(self.next.number + 1, &self.means.template);
+            std::mem::replace(&mut self.next, next)
+        };
         let Ok(programs) = programs.await else {
             return Ok(());
         };
         let means = self.means.clone();
         let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Opened> {
-            let Means {
-                attach_mode, report, ..
-            } = means;
-            let programs = programs?;
-            namespaces::open(number, Some(netns), programs, attach_mode, report)
+            namespaces::open(number, Some(netns), programs?, means)
         });
         match opened.await {
             Ok(Ok(mut opened)) => {

@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use serde::{Deserialize, Serialize};
+
 use dtm_common::{
     drops::{OWNER_NONE, OWNER_PENDING},
     index::InterfaceKey,
@@ -13,7 +15,8 @@ use dtm_common::{
 use super::{Tracker, interfaces::Role, nameless::Orphan, networks::Part};
 
 /// What a sandbox that belongs to no container is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Infrastructure {
     /// A step of a `BuildKit` build in the engine.
     Build,
@@ -61,7 +64,7 @@ impl Tracker {
         };
         self.settle_given_up(&mut interface);
         tracing::debug!(kind = kind.as_str(), host_end = &*interface.link.name, "named");
-        let slot = interface.slot;
+        let slot = interface.slot();
         interface.role = Role::Infrastructure { kind, network };
         self.interfaces.insert(key, interface);
         let result = self.kernel.set_owner(slot, OWNER_NONE);

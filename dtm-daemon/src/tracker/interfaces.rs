@@ -8,7 +8,7 @@ use super::{
     Infrastructure, Traffic, attaching::Generation, containers::SeriesKey, naming::Identity, networks::Part,
 };
 use crate::{
-    bpf::{Attachment, Mode},
+    bpf::{Attachment, CounterBanks, Former, Mode},
     docker::ContainerId,
     net::Link,
 };
@@ -32,7 +32,6 @@ pub(crate) struct Interface {
     /// Name of the bridge it is a port of, or last was; none in another namespace than dtm's own.
     pub(crate) bridge: Option<Arc<str>>,
     pub(crate) generation: Generation,
-    pub(crate) slot: u32,
     pub(crate) attachment: AttachmentState,
     /// Whose program runs before dtm's there.
     pub(crate) preceded: Option<Arc<str>>,
@@ -42,8 +41,17 @@ pub(crate) struct Interface {
     pub(crate) refused: Option<&'static str>,
     pub(crate) role: Role,
     pub(crate) since: Instant,
-    /// What its slot had counted when its traffic began to be somebody else's: that stays with whoever had it.
+    /// What was counted for it elsewhere than in its slot, before it had that.
+    pub(crate) before: Traffic,
+    /// Its slot among the counters of an earlier dtm, whose maps were others, as long as these are of use.
+    pub(crate) former: Option<u32>,
+    /// What had been counted when its traffic began to be somebody else's: that stays with whoever had it.
     pub(crate) base: Traffic,
+    /// What runs there, see [`Kernel::program`](crate::bpf::Kernel::program), and since when this process knows.
+    pub(crate) program: u64,
+    pub(crate) renewed: Option<Instant>,
+    /// It was taken over, and nobody has found yet that something is missing of it.
+    pub(crate) is_restored: bool,
 }
 
 /// How far the attachment is.
@@ -141,20 +149,24 @@ impl Named {
 
 impl Interface {
     /// One that is about to be attached to.
-    pub(crate) fn new(link: Link, generation: Generation, slot: u32, role: Role, now: Instant) -> Self {
+    pub(crate) fn new(link: Link, generation: Generation, role: Role, now: Instant) -> Self {
         Self {
             link,
             seen_from: generation.key.netns,
             bridge: None,
             generation,
-            slot,
             attachment: AttachmentState::Attaching,
             preceded: None,
             mending: false,
             refused: None,
             role,
             since: now,
+            before: Traffic::default(),
+            former: None,
             base: Traffic::default(),
+            program: 0,
+            renewed: None,
+            is_restored: false,
         }
     }
 
@@ -165,14 +177,29 @@ impl Interface {
         !is_tried || matches!(self.attachment, AttachmentState::Attached(_))
     }
 
-    /// What it moved for whomever it counts for now; `counted` is what its slot says.
+    /// The slot that counts for it.
+    pub(crate) fn slot(&self) -> u32 {
+        self.generation.slot
+    }
+
+    /// All that was counted for it: by these counters, by those of an earlier dtm, and before.
+    pub(crate) fn counted(&self, counters: &CounterBanks, former: Option<&Former>) -> Traffic {
+        let mut all = self.before;
+        all += counters.read(self.slot());
+        if let (Some(slot), Some(former)) = (self.former, former) {
+            all += former.read(slot);
+        }
+        all
+    }
+
+    /// What it moved for whomever it counts for now; `counted` is all that was counted for it.
     pub(crate) fn moved(&self, counted: Traffic) -> Traffic {
         counted - self.base
     }
 
     /// The owner of its drops until it has a name.
     pub(crate) fn pending_owner(&self) -> u32 {
-        OWNER_PENDING | self.slot
+        OWNER_PENDING | self.slot()
     }
 
     /// The labels of `dtm_interfaces`.

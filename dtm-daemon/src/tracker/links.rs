@@ -158,11 +158,11 @@ impl Tracker {
             return;
         };
         self.refused.remove(&key);
-        let generation = self.next_generation(key);
+        let generation = self.next_generation(key, slot);
         let bridge = self.bridge_of(key.netns, &link);
         let interface = Interface {
             bridge,
-            ..Interface::new(link, generation, slot, role, now)
+            ..Interface::new(link, generation, role, now)
         };
         let owner = match interface.role {
             Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
@@ -190,11 +190,12 @@ impl Tracker {
     }
 
     /// A new life of what is known by `key`.
-    pub(super) fn next_generation(&mut self, key: InterfaceKey) -> Generation {
+    pub(super) fn next_generation(&mut self, key: InterfaceKey, slot: u32) -> Generation {
         self.last_generation += 1;
         Generation {
             key,
             number: self.last_generation,
+            slot,
         }
     }
 
@@ -211,6 +212,8 @@ impl Tracker {
                 let (mode, waited) = (attachment.mode().as_str(), interface.since.elapsed());
                 tracing::debug!(interface = &*interface.link.name, mode, ?waited, "attached");
                 interface.attachment = AttachmentState::Attached(attachment);
+                interface.program = self.kernel.program;
+                interface.renewed = Some(Instant::now());
                 interface.refused = None;
                 if std::mem::take(&mut interface.mending) {
                     self.counts.reattached += 1;
@@ -254,18 +257,22 @@ impl Tracker {
     /// Ends the life of an interface that is gone: its last totals go where they belong.
     pub(super) fn retire(&mut self, mut interface: Interface) {
         let now = Instant::now();
+        if interface.is_restored && !*self.ready.borrow() {
+            self.takeover.gone += 1;
+            self.takeover.attached = self.takeover.attached.saturating_sub(1);
+        }
         self.settle_given_up(&mut interface);
-        let traffic = interface.moved(self.kernel.counters.read(interface.slot));
+        let traffic = interface.moved(interface.counted(&self.kernel.counters, self.former.as_ref()));
         self.leave_index(interface.generation.key);
         let Interface {
             link,
             bridge,
             generation,
-            slot,
             attachment,
             role,
             ..
         } = interface;
+        let slot = generation.slot;
         // Filters went with the interface; links did too, but their descriptors are still open.
         if let AttachmentState::Attached(attachment @ (Attachment::Tcx { .. } | Attachment::Cgroup { .. })) =
             attachment
@@ -286,6 +293,7 @@ impl Tracker {
                 self.end_series(&named, generation.key, slot, traffic, now);
             }
             Role::Pending { identity, .. } => {
+                self.unrecorded.orphans = true;
                 self.orphans.push(Orphan {
                     link,
                     bridge,

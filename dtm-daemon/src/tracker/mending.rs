@@ -166,6 +166,10 @@ impl Tracker {
             Standing::Missing => {
                 interface.mending = true;
                 interface.preceded = None;
+                if std::mem::take(&mut interface.is_restored) {
+                    self.takeover.detached += 1;
+                    self.takeover.attached = self.takeover.attached.saturating_sub(1);
+                }
                 let state = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
                 if let AttachmentState::Attached(rest) = state {
                     self.order(generation.key.netns, AttachJob::Mend { generation, rest });

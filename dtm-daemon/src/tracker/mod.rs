@@ -23,10 +23,14 @@ mod names;
 mod namespaces;
 mod naming;
 mod networks;
+mod noted;
 mod places;
 pub(crate) mod placing;
 mod reading;
+mod recording;
+mod records;
 mod resolving;
+mod restoring;
 mod slots;
 mod snapshot;
 mod spares;
@@ -60,12 +64,16 @@ use self::{
     groups::Groups,
     handle::Command,
     hidden::HiddenEvent,
-    interfaces::{Interface, OWN_NETNS},
+    interfaces::{DEVICES, GROUPS, Interface, OWN_NETNS},
     mending::{LOOK, Looks},
     nameless::Orphan,
     namespaces::Watched,
     networks::Networks,
+    noted::Noted,
+    recording::{Recorder, Unrecorded},
+    records::HiddenRecord,
     resolving::{ResolveOrder, Resolved},
+    restoring::Takeover,
     slots::Slots,
     spares::Spares,
 };
@@ -79,7 +87,7 @@ pub use self::{
     starting::Settings,
 };
 use crate::{
-    bpf::{AttachError, CgroupWatch, Kernel},
+    bpf::{AttachError, CgroupWatch, Former, Kernel},
     docker::{About, DockerUpdate},
     memory::{self, Freed},
     net::{Link, LinkEvent, LinkKind, LinkWatch, dump},
@@ -101,9 +109,11 @@ const CHANNEL: usize = 1024;
 /// The owner of the state. [`Tracker::run`] is its life.
 pub struct Tracker {
     kernel: Kernel,
+    /// What an earlier dtm has counted in maps of another shape, while that is of use.
+    former: Option<Former>,
     linger: Duration,
     slots: Slots,
-    interfaces: HashMap<InterfaceKey, Interface>,
+    interfaces: Noted<InterfaceKey, Interface>,
     /// Every bridge there is in dtm's own namespace, by index.
     bridges: HashMap<u32, Link>,
     /// Host ends on bridges that are not Docker's, with their bridge: not attached to.
@@ -128,6 +138,14 @@ pub struct Tracker {
     unseen: unseen::Unseen,
     counts: Counts,
     features: BTreeMap<&'static str, bool>,
+    /// Where the state outlives the process, if it does.
+    recorder: Option<Recorder>,
+    unrecorded: Unrecorded,
+    takeover: Takeover,
+    /// Namespaces that an earlier process knew, until they are found again, by dtm's numbers for them.
+    left_hidden: BTreeMap<u32, HiddenRecord>,
+    /// For how long nobody watched.
+    unwatched: Duration,
     looks: Looks,
     freed: Freed,
     /// An interface got none of the kernel side's entries.
@@ -208,13 +226,18 @@ impl Tracker {
     /// Where the kernel's list of interfaces or its events cannot be read any more.
     pub async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let result = self.track(&cancel).await;
-        self.stop().await;
+        Box::pin(self.stop()).await;
         result
     }
 
     async fn track(&mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
         self.find_groups();
         self.resynchronise(OWN_NETNS, true)?;
+        for place in [OWN_NETNS, DEVICES, GROUPS] {
+            self.resume(place);
+        }
+        self.suspect_all();
+        self.record();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut resynchronise = tokio::time::interval(RESYNCHRONISE);
@@ -278,6 +301,7 @@ impl Tracker {
             if std::mem::take(&mut self.naming_due) {
                 self.name_all();
             }
+            self.record();
         }
     }
 
@@ -455,6 +479,10 @@ impl Tracker {
         }
         self.give_up_nameless(now);
         self.fold_ended_slots();
+        self.leave_former(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see();
+        }
         self.retry_refused(now);
         let networks = &self.networks;
         let exists = |name: &str| networks.known().any(|network| &*network.name == name);
@@ -480,7 +508,7 @@ impl Tracker {
         let attached = self.starting.is_empty()
             && self.hidden_listed
             && !self.devices.are_looked_for()
-            && self.spares.are_there();
+            && (self.takeover != Takeover::default() || self.spares.are_there());
         if attached && self.docker.up.is_some() && !*self.ready.borrow() {
             tracing::info!(interfaces = self.interfaces.len(), "ready");
             self.ready.send_replace(true);

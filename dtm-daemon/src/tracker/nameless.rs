@@ -71,6 +71,7 @@ impl Tracker {
     /// Gives up on interfaces that are gone and that nobody will name any more.
     pub(super) fn give_up_orphans(&mut self, now: Instant) {
         let mut too_many = self.orphans.len().saturating_sub(ORPHANS_LIMIT);
+        self.unrecorded.orphans |= !self.orphans.is_empty();
         for orphan in std::mem::take(&mut self.orphans) {
             let expired = has_waited(now, orphan.since, self.docker.since, ORPHAN_PATIENCE);
             if !expired && too_many == 0 {
@@ -87,15 +88,17 @@ impl Tracker {
 
     /// From now on shows as nobody's what interfaces move that live, and that nobody has named for long.
     pub(super) fn give_up_nameless(&mut self, now: Instant) {
-        for interface in self.interfaces.values_mut() {
-            let Role::Pending { given_up, .. } = &mut interface.role else {
-                continue;
-            };
+        let is_due = |interface: &&Interface| {
             // What a group has counted may be another interface's as well.
-            if interface.generation.key.netns == GROUPS {
-                continue;
-            }
-            if !*given_up && has_waited(now, interface.since, self.docker.since, NAMELESS_AFTER) {
+            matches!(interface.role, Role::Pending { given_up: false, .. })
+                && interface.generation.key.netns != GROUPS
+                && has_waited(now, interface.since, self.docker.since, NAMELESS_AFTER)
+        };
+        let due = self.interfaces.values().filter(is_due);
+        for key in due.map(|interface| interface.generation.key).collect::<Vec<_>>() {
+            if let Some(interface) = self.interfaces.get_mut(&key)
+                && let Role::Pending { given_up, .. } = &mut interface.role
+            {
                 *given_up = true;
                 tracing::info!(
                     interface = &*interface.link.name,
@@ -112,12 +115,20 @@ impl Tracker {
         if !interface.is_given_up() {
             return;
         }
-        let counted = self.kernel.counters.read(interface.slot);
+        let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
         self.unattributed += interface.moved(counted);
         // At once: what is dropped from now on may be somebody's.
         for drops in self.fold_drops(&[interface.pending_owner()].into()).values() {
             self.forget_drops(drops, true);
         }
+        // What is counted under the same key from now on is not among those.
+        let owner = interface.pending_owner();
+        let folded: Vec<_> = self
+            .unrecorded
+            .folded
+            .extract_if(|key| key.owner == owner)
+            .collect();
+        self.remove_drops(&folded);
         interface.base = counted;
         if let Role::Pending { given_up, .. } = &mut interface.role {
             *given_up = false;

@@ -55,6 +55,7 @@ impl Tracker {
             .find(|orphan| orphan.generation == generation)
         {
             orphan.identity = Some(identity);
+            self.unrecorded.orphans = true;
         }
         self.naming_due = true;
     }
@@ -86,6 +87,7 @@ impl Tracker {
                 Owner::Nobody => self.leave_group(key),
             }
         }
+        self.unrecorded.orphans |= !self.orphans.is_empty();
         for orphan in std::mem::take(&mut self.orphans) {
             let owner = orphan.identity.as_ref().and_then(|identity| {
                 self.choose(orphan.generation.key.netns, orphan.bridge.as_deref(), identity)
@@ -151,11 +153,11 @@ impl Tracker {
             return;
         };
         self.settle_given_up(&mut interface);
-        let interface = self.interfaces.entry(key).insert_entry(interface).into_mut();
+        let interface = self.interfaces.get_or_insert_with(key, || interface);
         let Some(tracked) = self.containers.get_mut(&named.container) else {
             return;
         };
-        let (slot, pending_owner) = (interface.slot, interface.pending_owner());
+        let (slot, pending_owner) = (interface.slot(), interface.pending_owner());
         let Role::Pending { identity, .. } = &interface.role else {
             return;
         };

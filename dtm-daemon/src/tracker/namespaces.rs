@@ -12,16 +12,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use super::{
     Tracker,
-    attaching::{self, AttachJob, Report},
+    attaching::{self, AttachJob},
+    devices::Means,
     hidden::HiddenEvent,
     resolving::{ResolveOrder, View},
 };
 use crate::{
-    bpf::Attacher,
+    bpf::{Attacher, netns_cookie},
     config::AttachMode,
     net::{Link, LinkSubscription, LinkWatch, Requests, enter, namespace_id},
 };
@@ -34,6 +35,8 @@ pub(super) struct Watched {
     pub(super) network: Option<Arc<str>>,
     /// The inode of such a one.
     pub(super) inode: Option<u64>,
+    /// The kernel's number for it, which no other ever has, where the kernel gives any.
+    pub(super) cookie: Option<u64>,
     attach_jobs: std_mpsc::Sender<AttachJob>,
     attach_thread: thread::JoinHandle<()>,
     /// Reads its events, where it is not dtm's own.
@@ -76,9 +79,14 @@ pub(super) fn open(
     number: u32,
     netns: Option<File>,
     programs: (OwnedFd, OwnedFd),
-    attach_mode: AttachMode,
-    report: mpsc::Sender<Report>,
+    means: Means,
 ) -> anyhow::Result<Opened> {
+    let Means {
+        attach_mode,
+        report,
+        pins,
+        ..
+    } = means;
     let (attach_jobs, jobs) = std_mpsc::channel();
     let (tell, told) = std_mpsc::sync_channel(1);
     let attach_thread = thread::Builder::new()
@@ -90,19 +98,21 @@ pub(super) fn open(
             match opened {
                 Ok((attacher, sockets)) => {
                     drop(tell.send(Ok(sockets)));
-                    attaching::work(number, attacher, &jobs, report);
+                    attaching::work(number, attacher, &jobs, report, pins);
                 }
                 Err(error) => drop(tell.send(Err(error))),
             }
         })
         .context("start the thread that attaches")?;
-    let (requests, view, subscription) = told.recv().context("the thread that attaches has ended")??;
+    let (requests, view, subscription, cookie) =
+        told.recv().context("the thread that attaches has ended")??;
     Ok(Opened {
         number,
         watched: Watched {
             requests,
             network: None,
             inode: None,
+            cookie,
             attach_jobs,
             attach_thread,
             reader: None,
@@ -112,7 +122,7 @@ pub(super) fn open(
     })
 }
 
-type Sockets = (Requests, View, LinkSubscription);
+type Sockets = (Requests, View, LinkSubscription, Option<u64>);
 
 fn open_here(
     netns: Option<&File>,
@@ -128,7 +138,7 @@ fn open_here(
         LinkSubscription::open(attacher.port()?).context("subscribe to the kernel's link events")?;
     let requests = Requests::open().context("open a netlink socket to list interfaces with")?;
     let view = View::open().context("open the sockets to identify interfaces with")?;
-    Ok((attacher, (requests, view, subscription)))
+    Ok((attacher, (requests, view, subscription, netns_cookie().ok())))
 }
 
 impl Tracker {
@@ -142,6 +152,10 @@ impl Tracker {
             }
             HiddenEvent::Listed => {
                 self.hidden_listed = true;
+                for number in std::mem::take(&mut self.left_hidden).into_keys() {
+                    self.leave_stale(number);
+                }
+                self.unrecorded.hidden = true;
                 self.note_readiness();
                 Ok(())
             }
@@ -184,9 +198,19 @@ impl Tracker {
         });
         watched.reader = Some(reader.abort_handle());
         self.order_resolve(ResolveOrder::Open(number, view));
+        let cookie = watched.cookie;
         self.namespaces.insert(number, watched);
+        self.unrecorded.hidden = true;
+        // An inode can be another namespace's by now.
+        if let Some(left) = self.left_hidden.remove(&number)
+            && left.cookie != cookie
+        {
+            self.leave_stale(number);
+        }
         // In bulk: what is there was there before dtm, and its first packets may be on their way.
-        self.resynchronise(number, true)
+        self.resynchronise(number, true)?;
+        self.resume(number);
+        Ok(())
     }
 
     fn leave_hidden(&mut self, number: u32) {
@@ -206,6 +230,7 @@ impl Tracker {
         self.looks.done(number);
         // Ends with the tracker, if not before.
         drop(self.resolve_jobs.send(ResolveOrder::Close(number)));
+        self.unrecorded.hidden = true;
         if let Some(namespace) = self.namespaces.remove(&number) {
             tracing::debug!(
                 netns = number,

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Infrastructure, placing::is_hidden};
 use crate::{
     docker::{Container, ContainerId, Network},
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// What the kernel says about the other end of a veth pair.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// Inode of the namespace the other end is in; none for a control group.
     pub(crate) netns_inode: Option<u32>,

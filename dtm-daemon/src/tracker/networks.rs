@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Infrastructure, NetworkSnapshot, Traffic};
 use crate::docker::Network;
 
@@ -21,8 +23,8 @@ pub(crate) enum Part {
 }
 
 /// The sums of a network.
-#[derive(Clone, Debug, Default)]
-struct Sums {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sums {
     containers: Traffic,
     /// Where it has, or had, a bridge that is counted.
     bridge: Option<Traffic>,
@@ -62,6 +64,16 @@ pub(crate) struct Networks {
     past: HashMap<Arc<str>, Sums>,
     /// Networks Docker has removed, with their names, until their sums have lingered.
     removed: HashMap<Arc<str>, (Network, Instant)>,
+    /// Those of which something has changed since this was last asked.
+    changed: HashSet<Arc<str>>,
+}
+
+/// All that is kept of a network.
+pub(crate) struct KeptNetwork {
+    pub(crate) network: Option<Network>,
+    pub(crate) past: Option<Sums>,
+    /// When Docker removed it.
+    pub(crate) removed: Option<Instant>,
 }
 
 impl Networks {
@@ -78,11 +90,13 @@ impl Networks {
 
     pub(crate) fn update(&mut self, network: Network) {
         self.removed.remove(&network.id);
+        self.changed.insert(Arc::clone(&network.id));
         self.by_id.insert(Arc::clone(&network.id), network);
     }
 
     pub(crate) fn remove(&mut self, id: &str, now: Instant) {
         if let Some((id, network)) = self.by_id.remove_entry(id) {
+            self.changed.insert(Arc::clone(&id));
             self.removed.insert(id, (network, now));
         }
     }
@@ -112,6 +126,7 @@ impl Networks {
 
     /// Adds what an interface that is gone moved.
     pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: Traffic, part: Part) {
+        self.changed.insert(Arc::clone(id));
         self.past.entry(Arc::clone(id)).or_default().add(part, traffic);
     }
 
@@ -124,20 +139,63 @@ impl Networks {
     /// Forgets removed networks whose sums have lingered, but none that containers are still on: those in `in_use`. One
     /// that was made again under its name inherits the sums: its series must not step back.
     pub(crate) fn expire(&mut self, now: Instant, linger: Duration, in_use: &HashSet<Arc<str>>) {
-        let Self { by_id, past, removed } = self;
+        let Self {
+            by_id,
+            past,
+            removed,
+            changed,
+        } = self;
         for (_id, (_network, since)) in removed.iter_mut().filter(|(id, _)| in_use.contains(*id)) {
             *since = now;
         }
         for (id, (network, _since)) in
             removed.extract_if(|_id, (_network, since)| now.duration_since(*since) >= linger)
         {
+            changed.insert(Arc::clone(&id));
             let Some(sums) = past.remove(&id) else {
                 continue;
             };
             let is_heir = |other: &&Network| other.name == network.name && other.driver == network.driver;
             if let Some(heir) = by_id.values().find(is_heir) {
+                changed.insert(Arc::clone(&heir.id));
                 past.entry(Arc::clone(&heir.id)).or_default().add_all(&sums);
             }
+        }
+    }
+
+    /// Those of which something has changed since the last time.
+    pub(crate) fn take_changed(&mut self) -> HashSet<Arc<str>> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether there is any such.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What is kept of a network; none where that is nothing any more.
+    pub(crate) fn kept(&self, id: &str) -> Option<KeptNetwork> {
+        let (gone, removed) = self.removed.get(id).cloned().unzip();
+        let kept = KeptNetwork {
+            network: self.by_id.get(id).cloned().or(gone),
+            past: self.past.get(id).cloned(),
+            removed,
+        };
+        (kept.network.is_some() || kept.past.is_some()).then_some(kept)
+    }
+
+    /// Takes in what was kept of a network.
+    pub(crate) fn restore(&mut self, id: Arc<str>, kept: KeptNetwork) {
+        let KeptNetwork {
+            network,
+            past,
+            removed,
+        } = kept;
+        self.past.extend(past.map(|past| (Arc::clone(&id), past)));
+        match (network, removed) {
+            (Some(network), Some(since)) => drop(self.removed.insert(id, (network, since))),
+            (Some(network), None) => drop(self.by_id.insert(id, network)),
+            (None, _) => {}
         }
     }
 

@@ -66,7 +66,7 @@ impl Tracker {
             .interfaces
             .iter()
             .map(|(key, interface)| {
-                let counted = self.kernel.counters.read(interface.slot);
+                let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
                 (*key, interface.moved(counted))
             })
             .collect();
@@ -302,6 +302,12 @@ impl Tracker {
             events_lost: self.counts.events_lost.clone(),
             attach_errors: self.counts.attach_errors.clone(),
             reattached: self.counts.reattached,
+            takeover: self.takeover.by_found(),
+            unwatched: self.unwatched,
+            journal_bytes: self
+                .recorder
+                .as_ref()
+                .map_or(0, |recorder| recorder.journal.size() as u64),
             program_errors: errors.unwrap_or_default().into_iter().collect(),
             read_duration,
             read_success,

@@ -1,7 +1,7 @@
 //! Which slots of the counters are in use.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,14 @@ impl Slots {
             resting: VecDeque::new(),
             in_use: 0,
         }
+    }
+
+    /// Takes in which slots are in use; the others of those that were ever given out rest since `now`.
+    pub(crate) fn restore(&mut self, in_use: &BTreeSet<u32>, now: Instant) {
+        self.next = in_use.last().map_or(0, |last| last + 1);
+        self.in_use = in_use.len() as u32;
+        let rest = (0..self.next).filter(|slot| !in_use.contains(slot));
+        self.resting = rest.map(|slot| (now, slot)).collect();
     }
 
     /// A slot nothing counts into; none where all are in use or resting.
@@ -87,6 +95,20 @@ mod tests {
         assert_eq!((slots.free(start), slots.free(start + REST)), (0, 1));
         assert_eq!(slots.take(start + REST), Some(0));
         assert_eq!(slots.usage(), (2, 2));
+    }
+
+    #[test]
+    fn slots_in_use_before_are_not_given_out_again() {
+        let mut slots = Slots::new(5);
+        let start = Instant::now();
+        slots.restore(&BTreeSet::from([1, 3]), start);
+        assert_eq!(slots.usage(), (2, 5));
+        let taken: Vec<_> = std::iter::from_fn(|| slots.take(start)).collect();
+        assert_eq!(taken, [4], "what is free rests first");
+        let taken: Vec<_> = std::iter::from_fn(|| slots.take(start + REST)).collect();
+        assert_eq!(taken, [0, 2]);
+        slots.restore(&BTreeSet::new(), start);
+        assert_eq!(slots.usage(), (0, 5));
     }
 
     #[test]

@@ -117,6 +117,12 @@ pub struct Status {
     pub attach_errors: BTreeMap<&'static str, u64>,
     /// Attachments that somebody removed and dtm made again.
     pub reattached: u64,
+    /// What an earlier process had attached to, as it was found: `attached`, `detached`, `gone`; from 0.
+    pub takeover: BTreeMap<&'static str, u64>,
+    /// For how long nobody watched.
+    pub unwatched: Duration,
+    /// Memory of the journal; 0 where there is none.
+    pub journal_bytes: u64,
     /// The kernel side's own errors, by name (`dtm_common::errors::ERROR_NAMES`); from 0.
     pub program_errors: BTreeMap<&'static str, u64>,
     /// How long reading the maps for this snapshot took.

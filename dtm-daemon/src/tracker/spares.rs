@@ -2,18 +2,25 @@
 //! ten milliseconds for each program, in which a container could have sent its first packets.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
-    os::fd::OwnedFd,
-    sync::{Arc, mpsc},
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::Instant,
 };
 
 use tokio::sync::mpsc as tokio_mpsc;
 
-use super::{Tracker, attaching::Report, slots::REST};
-use crate::bpf::{Counts, Template};
+use dtm_common::traffic::Direction;
+
+use super::{
+    Tracker,
+    attaching::{Attached, Generation, Report},
+    slots::REST,
+};
+use crate::bpf::{AttachError, Attachment, Counts, Pin, Pins, ProgramName, Template};
 
 /// How many pairs of each kind are kept ready: as many containers may start within a second or two.
 const READY: usize = 16;
@@ -33,8 +40,77 @@ pub(crate) enum Kind {
     Device,
 }
 
-/// Two loaded programs: for what the container transmits, and for what it receives.
-pub(crate) type Programs = Arc<(OwnedFd, OwnedFd)>;
+/// Two loaded programs that count into one slot.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    /// For what the container transmits.
+    pub(super) transmit: OwnedFd,
+    /// For what it receives.
+    pub(super) receive: OwnedFd,
+    /// Their names for whoever comes next.
+    pins: Mutex<Vec<Pin>>,
+}
+
+/// The same, shared by those who attach with them.
+pub(crate) type Programs = Arc<Pair>;
+
+/// Where programs outlive the process, and what they are.
+#[derive(Clone, Debug)]
+pub(super) struct Lasting {
+    pub(super) pins: Arc<Pins>,
+    /// See [`Kernel::program`](crate::bpf::Kernel::program).
+    pub(super) program: u64,
+}
+
+impl Pair {
+    fn new((transmit, receive): (OwnedFd, OwnedFd)) -> Self {
+        Self {
+            transmit,
+            receive,
+            pins: Mutex::default(),
+        }
+    }
+
+    /// Those that an earlier process has left under these names.
+    fn open(transmit: PathBuf, receive: PathBuf) -> io::Result<Self> {
+        let (transmit, transmit_pin) = Pin::open(transmit)?;
+        let (receive, receive_pin) = Pin::open(receive)?;
+        Ok(Self {
+            transmit,
+            receive,
+            pins: Mutex::new(vec![transmit_pin, receive_pin]),
+        })
+    }
+
+    /// Gives them names for whoever comes next.
+    fn pin(&self, lasting: &Lasting, kind: Kind, slot: u32) -> io::Result<()> {
+        let pin = |program: &OwnedFd, direction| {
+            let name = ProgramName {
+                is_of_group: kind == Kind::Group,
+                slot,
+                direction,
+                program: lasting.program,
+            };
+            lasting.pins.pin_program(name, program.as_fd())
+        };
+        let pins = vec![
+            pin(&self.transmit, Direction::Transmit)?,
+            pin(&self.receive, Direction::Receive)?,
+        ];
+        *self.pins.lock().unwrap_or_else(PoisonError::into_inner) = pins;
+        Ok(())
+    }
+
+    /// Takes their names away, for good or for whoever comes next.
+    fn take_pins(&self) -> Vec<Pin> {
+        std::mem::take(&mut *self.pins.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Leaves them loaded for whoever comes next.
+    fn keep(&self) {
+        self.take_pins().into_iter().for_each(Pin::keep);
+    }
+}
 
 /// Programs that were loaded ahead.
 #[derive(Debug)]
@@ -51,7 +127,7 @@ impl Kind {
             Self::Group => template.cgroup(slot),
             Self::Device => template.classifiers(Counts::Slot(slot)),
         };
-        programs.map(Arc::new)
+        programs.map(Pair::new).map(Arc::new)
     }
 }
 
@@ -91,21 +167,36 @@ pub(super) struct Spares {
     devices: Pool,
     /// The last generation there was when it was last looked whether enough are ready; none before that.
     last_generation: Option<u64>,
-    orders: mpsc::Sender<(Kind, u32)>,
+    orders: mpsc::Sender<LoadOrder>,
+}
+
+/// What the thread is asked to do.
+enum LoadOrder {
+    /// Load a pair that counts into this slot.
+    Load(Kind, u32),
+    /// Load one, and have an attachment of an earlier dtm hold it.
+    Renew {
+        kind: Kind,
+        generation: Generation,
+        attachment: Attachment,
+    },
 }
 
 impl Spares {
     /// Starts the thread that loads.
-    pub(super) fn start(template: Arc<Template>, report: tokio_mpsc::Sender<Report>) -> io::Result<Self> {
-        let (orders, queue) = mpsc::channel::<(Kind, u32)>();
+    pub(super) fn start(
+        template: Arc<Template>,
+        lasting: Option<Lasting>,
+        report: tokio_mpsc::Sender<Report>,
+    ) -> io::Result<Self> {
+        let (orders, queue) = mpsc::channel::<LoadOrder>();
         thread::Builder::new()
             .name("dtm-load".to_owned())
             .spawn(move || {
                 come_last();
-                for (kind, slot) in queue {
-                    let result = kind.load(&template, slot);
+                for order in queue {
                     if report
-                        .blocking_send(Report::Loaded(Loaded { kind, slot, result }))
+                        .blocking_send(order.follow(&template, lasting.as_ref()))
                         .is_err()
                     {
                         return;
@@ -137,6 +228,79 @@ impl Spares {
         self.last_generation.is_some() && self.groups.loading + self.devices.loading == 0
     }
 
+    /// Leaves all of them loaded for whoever comes next.
+    pub(super) fn keep(&self) {
+        for pool in [&self.groups, &self.devices] {
+            let idle = pool.ready.iter().map(|(_slot, programs)| programs);
+            let resting = pool.resting.iter().map(|(_since, _slot, programs)| programs);
+            for programs in idle.chain(resting).chain(pool.in_use.values()) {
+                programs.keep();
+            }
+        }
+    }
+
+    /// Has none of them outlive this process.
+    pub(super) fn unpin(&self) {
+        for pool in [&self.groups, &self.devices] {
+            let idle = pool.ready.iter().map(|(_slot, programs)| programs);
+            let resting = pool.resting.iter().map(|(_since, _slot, programs)| programs);
+            for programs in idle.chain(resting).chain(pool.in_use.values()) {
+                drop(programs.take_pins());
+            }
+        }
+    }
+
+    /// Goes on with the programs that an earlier process has left loaded: `is_in_use` says whether something counts into
+    /// a slot. Says which slots they take.
+    pub(super) fn restore(&mut self, lasting: &Lasting, is_in_use: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut found: BTreeMap<(Kind, u32), [Option<PathBuf>; 2]> = BTreeMap::new();
+        for (name, path) in lasting.pins.spares() {
+            let ProgramName {
+                is_of_group,
+                slot,
+                direction,
+                program,
+            } = name;
+            if program != lasting.program {
+                // Another dtm's.
+                drop(Pin::open(path));
+                continue;
+            }
+            let kind = if is_of_group { Kind::Group } else { Kind::Device };
+            let pair = found.entry((kind, slot)).or_default();
+            match direction {
+                Direction::Transmit => pair[0] = Some(path),
+                Direction::Receive => pair[1] = Some(path),
+            }
+        }
+        let mut slots = Vec::new();
+        for ((kind, slot), pair) in found {
+            let programs = match pair {
+                [Some(transmit), Some(receive)] => Pair::open(transmit, receive),
+                // One that was killed had loaded half of it.
+                half => {
+                    half.into_iter().flatten().for_each(|path| drop(Pin::open(path)));
+                    continue;
+                }
+            };
+            let programs = match programs {
+                Ok(programs) => Arc::new(programs),
+                Err(error) => {
+                    tracing::debug!(slot, %error, "programs that were loaded ahead are gone");
+                    continue;
+                }
+            };
+            let pool = self.pool(kind);
+            if is_in_use(slot) {
+                pool.in_use.insert(slot, programs);
+            } else {
+                pool.ready.push_back((slot, programs));
+                slots.push(slot);
+            }
+        }
+        slots
+    }
+
     /// Slots that are taken and that nothing counts into.
     pub(super) fn idle(&self) -> u64 {
         (self.groups.idle() + self.devices.idle()) as u64
@@ -153,6 +317,40 @@ impl Spares {
             }
         }
         None
+    }
+}
+
+impl LoadOrder {
+    fn follow(self, template: &Template, lasting: Option<&Lasting>) -> Report {
+        match self {
+            Self::Load(kind, slot) => {
+                let result = kind.load(template, slot);
+                if let (Ok(programs), Some(lasting)) = (&result, lasting)
+                    && let Err(error) = programs.pin(lasting, kind, slot)
+                {
+                    tracing::warn!(%error, "programs that are loaded ahead cannot be pinned");
+                }
+                Report::Loaded(Loaded { kind, slot, result })
+            }
+            Self::Renew {
+                kind,
+                generation,
+                mut attachment,
+            } => {
+                let programs = kind.load(template, generation.slot).map_err(AttachError::Program);
+                let result = programs.and_then(move |programs| {
+                    // One that holds nothing any more is gone with its group or device.
+                    match attachment.update(programs.transmit.as_fd(), programs.receive.as_fd()) {
+                        Ok(()) => {
+                            generation.pin(&mut attachment, lasting.map(|lasting| &lasting.pins));
+                            Ok(attachment)
+                        }
+                        Err(_nothing_is_held) => Err(AttachError::Gone),
+                    }
+                });
+                Report::Attached(Attached { generation, result })
+            }
+        }
     }
 }
 
@@ -207,7 +405,7 @@ impl Tracker {
                     break;
                 }
                 let Some(slot) = self.slots.take(now) else { break };
-                if self.spares.orders.send((kind, slot)).is_err() {
+                if self.spares.orders.send(LoadOrder::Load(kind, slot)).is_err() {
                     tracing::error!("the thread that loads programs has ended");
                     self.slots.give_back(slot, now);
                     break;
@@ -232,6 +430,18 @@ impl Tracker {
         }
         for slot in surplus {
             self.slots.give_back(slot, now);
+        }
+    }
+
+    /// Has links of an earlier dtm hold this one's programs.
+    pub(super) fn renew_links(&self, kind: Kind, generation: Generation, attachment: Attachment) {
+        let order = LoadOrder::Renew {
+            kind,
+            generation,
+            attachment,
+        };
+        if self.spares.orders.send(order).is_err() {
+            tracing::error!("the thread that loads programs has ended");
         }
     }
 

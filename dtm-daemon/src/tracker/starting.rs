@@ -22,13 +22,17 @@ use super::{
     mending::Looks,
     namespaces,
     networks::Networks,
-    resolving::{self, ResolveOrder},
+    noted::Noted,
+    recording::{Recorder, Unrecorded},
+    records::Clock,
+    resolving::{self, ResolveOrder, Resolved, View},
+    restoring::{Left, Takeover},
     slots::Slots,
-    spares::Spares,
+    spares::{Lasting, Spares},
     unseen::Unseen,
 };
 use crate::{
-    bpf::{Kernel, tcx_is_supported},
+    bpf::{Kept, Kernel, Pins, tcx_is_supported},
     config::AttachMode,
     docker::DockerUpdate,
     memory::Freed,
@@ -46,13 +50,16 @@ pub struct Settings {
     pub procfs: PathBuf,
     /// Where the engine mounts the namespaces it made.
     pub docker_netns: PathBuf,
+    /// Whether nothing is to outlive the process.
+    pub no_pin: bool,
 }
 
 impl Tracker {
-    /// Subscribes to the interfaces of the calling thread's network namespace and starts the threads. Nothing is
-    /// attached before [`Tracker::run`].
+    /// Subscribes to the interfaces of the calling thread's network namespace, takes over what an earlier process has left
+    /// and starts the threads. Nothing is attached before [`Tracker::run`].
     pub fn start(
         mut kernel: Kernel,
+        kept: Option<Kept>,
         settings: Settings,
         docker_updates: mpsc::Receiver<DockerUpdate>,
         unknown_networks: Arc<Notify>,
@@ -62,51 +69,42 @@ impl Tracker {
             linger,
             procfs,
             docker_netns,
+            no_pin,
         } = settings;
+        let clock = Clock::new();
+        let pins = kept.as_ref().map(|kept| Arc::new(kept.pins.clone()));
+        let lasting = pins.clone().filter(|_pins| !no_pin);
         let (report, reports) = mpsc::channel(CHANNEL);
-        let own = namespaces::open(
-            OWN_NETNS,
-            None,
-            kernel.classifiers()?,
-            attach_mode,
-            report.clone(),
-        )?;
-        let links = LinkWatch::new(own.subscription).context("read the kernel's link events")?;
-        let own_netns = File::open("/proc/thread-self/ns/net").context("open dtm's own network namespace")?;
-        let (resolve_jobs, resolve_queue) = std_mpsc::channel();
-        let (resolve_results, resolved) = mpsc::channel(CHANNEL);
-        resolving::spawn(
-            procfs.clone(),
-            docker_netns.clone(),
-            resolve_queue,
-            resolve_results,
-        )
-        .context("start the threads that identify interfaces")?;
-        resolve_jobs
-            .send(ResolveOrder::Open(OWN_NETNS, own.view))
-            .context("the thread that identifies interfaces has ended")?;
-        let (tell_hidden, hidden) = mpsc::channel(CHANNEL);
         let template = kernel.template();
-        // Before the groups that exist are looked at.
-        let cgroups = groups::watch(&mut kernel);
-        let groups = Groups::start(&procfs, Arc::clone(&template), report.clone())
-            .context("start the thread that attaches to control groups")?;
-        let spares = Spares::start(Arc::clone(&template), report.clone())
-            .context("start the thread that loads programs")?;
         let means = devices::Means {
-            template,
+            template: Arc::clone(&template),
             attach_mode,
             procfs: procfs.clone(),
-            report,
+            report: report.clone(),
+            pins: lasting.clone(),
         };
-        hidden::spawn(docker_netns, means.clone(), tell_hidden);
+        let own = namespaces::open(OWN_NETNS, None, kernel.classifiers()?, means.clone())?;
+        let links = LinkWatch::new(own.subscription).context("read the kernel's link events")?;
+        let own_netns = File::open("/proc/thread-self/ns/net").context("open dtm's own network namespace")?;
+        let (resolve_jobs, resolved) = start_resolving(procfs.clone(), docker_netns.clone(), own.view)?;
+        let (tell_hidden, hidden) = mpsc::channel(CHANNEL);
+        // Before the groups that exist are looked at.
+        let cgroups = groups::watch(&mut kernel);
+        let groups = Groups::start(&procfs, Arc::clone(&template), report.clone(), lasting.clone())
+            .context("start the thread that attaches to control groups")?;
+        let shelf = lasting.clone().map(|pins| Lasting {
+            pins,
+            program: kernel.program,
+        });
+        let spares =
+            Spares::start(template, shelf, report).context("start the thread that loads programs")?;
         let (tell_elsewhere, elsewhere) = mpsc::channel(CHANNEL);
         let (command_sender, commands) = mpsc::channel(CHANNEL);
         let (ready, is_ready) = watch::channel(false);
-        let tracker = Self {
+        let mut tracker = Self {
             slots: Slots::new(kernel.counters.slots()),
             linger,
-            interfaces: HashMap::new(),
+            interfaces: Noted::default(),
             bridges: HashMap::new(),
             foreign: HashMap::new(),
             refused: BTreeSet::new(),
@@ -123,14 +121,14 @@ impl Tracker {
             docker: Docker::default(),
             unseen: Unseen::default(),
             counts: Counts::new(),
-            features: BTreeMap::from([
-                ("drops", kernel.drops.is_some()),
-                ("drop_reasons", kernel.reasons.not_specified().is_some()),
-                ("tcx", tcx_is_supported()),
-                ("cgroup_v2", groups.are_there()),
-                ("cgroup_events", cgroups.is_some()),
-            ]),
+            features: features(&kernel, &groups, cgroups.is_some(), lasting.is_some()),
             kernel,
+            former: None,
+            recorder: None,
+            unrecorded: Unrecorded::default(),
+            takeover: Takeover::default(),
+            left_hidden: BTreeMap::new(),
+            unwatched: Duration::ZERO,
             looks: Looks::default(),
             freed: Freed::default(),
             unindexed: false,
@@ -142,7 +140,7 @@ impl Tracker {
             tell_elsewhere,
             groups,
             cgroups,
-            devices: Devices::new(means),
+            devices: Devices::new(means.clone()),
             spares,
             hidden,
             hidden_listed: false,
@@ -154,6 +152,76 @@ impl Tracker {
             commands,
             ready,
         };
+        if let (Some(kept), Some(pins)) = (kept, pins) {
+            tracker.take_over(kept, &pins, no_pin, clock);
+        }
+        let taken = tracker.left_hidden.values();
+        let taken = taken.map(|hidden| (hidden.inode, hidden.number)).collect();
+        hidden::spawn(docker_netns, means, taken, tell_hidden);
         Ok((tracker, TrackerHandle::new(command_sender, is_ready)))
     }
+
+    /// Takes over what an earlier process has left, and keeps the journal from now on: unless nothing is to outlive this
+    /// one.
+    fn take_over(&mut self, kept: Kept, pins: &Arc<Pins>, no_pin: bool, clock: Clock) {
+        let Kept {
+            pins: _,
+            journal,
+            found,
+            obsolete,
+        } = kept;
+        let left = found
+            .as_ref()
+            .map(|found| Left::read(&found.entries))
+            .unwrap_or_default();
+        let recorder = Recorder::new(Arc::clone(pins), journal, clock, &left);
+        if let Some(found) = found {
+            self.restore(found, left, pins, clock);
+        }
+        if no_pin {
+            self.unpin(pins);
+        } else {
+            self.recorder = Some(recorder);
+            self.record_all();
+        }
+        for pins in obsolete {
+            let directory = pins.directory().display();
+            match pins.remove() {
+                Ok(_removed) => tracing::info!(%directory, "pins of no use are removed"),
+                Err(error) => tracing::warn!(%directory, %error, "cannot remove pins of no use"),
+            }
+        }
+    }
+}
+
+/// Starts the threads that identify interfaces, and gives them their view of dtm's own namespace.
+fn start_resolving(
+    procfs: PathBuf,
+    docker_netns: PathBuf,
+    view: View,
+) -> anyhow::Result<(std_mpsc::Sender<ResolveOrder>, mpsc::Receiver<Resolved>)> {
+    let (jobs, queue) = std_mpsc::channel();
+    let (results, resolved) = mpsc::channel(CHANNEL);
+    resolving::spawn(procfs, docker_netns, queue, results)
+        .context("start the threads that identify interfaces")?;
+    jobs.send(ResolveOrder::Open(OWN_NETNS, view))
+        .context("the thread that identifies interfaces has ended")?;
+    Ok((jobs, resolved))
+}
+
+/// What the host offers, by the `feature` label.
+fn features(
+    kernel: &Kernel,
+    groups: &Groups,
+    has_cgroup_events: bool,
+    has_pins: bool,
+) -> BTreeMap<&'static str, bool> {
+    BTreeMap::from([
+        ("drops", kernel.drops.is_some()),
+        ("drop_reasons", kernel.reasons.not_specified().is_some()),
+        ("tcx", tcx_is_supported()),
+        ("cgroup_v2", groups.are_there()),
+        ("cgroup_events", has_cgroup_events),
+        ("pins", has_pins),
+    ])
 }

@@ -1,4 +1,6 @@
-//! How the tracker ends: everything it attached is taken off.
+//! How the tracker ends: what it attached is left for the next process, or taken off.
+
+use crate::bpf::Attachment;
 
 use super::{
     Tracker,
@@ -8,8 +10,48 @@ use super::{
 };
 
 impl Tracker {
-    /// Takes every program off and waits until that is done.
-    pub(super) async fn stop(self) {
+    /// Takes every program off and waits until that is done, or leaves them for the next process.
+    pub(super) async fn stop(mut self) {
+        self.record();
+        if let Some(mut recorder) = self.recorder.take() {
+            recorder.see();
+            self.leave_for_the_next().await;
+        } else {
+            self.take_off().await;
+        }
+    }
+
+    async fn leave_for_the_next(self) {
+        let Self {
+            kernel,
+            interfaces,
+            mut namespaces,
+            groups,
+            spares,
+            mut reports,
+            ..
+        } = self;
+        // What was attached and not taken in yet is found by its name, or replaced where it is.
+        reports.close();
+        while let Some(report) = reports.recv().await {
+            if let Report::Attached(Attached { result, .. }) = report {
+                result.into_iter().for_each(Attachment::keep);
+            }
+        }
+        for interface in interfaces.into_values() {
+            if let AttachmentState::Attached(attachment) = interface.attachment {
+                attachment.keep();
+            }
+        }
+        spares.keep();
+        kernel.keep();
+        groups.finish();
+        while let Some((_netns, namespace)) = namespaces.pop_first() {
+            namespace.finish();
+        }
+    }
+
+    async fn take_off(self) {
         let Self {
             interfaces,
             mut namespaces,

@@ -3,6 +3,7 @@
 use std::ops::{AddAssign, Sub};
 
 use dtm_common::traffic::Tally;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Traffic;
 
@@ -43,4 +44,27 @@ fn add(sum: &mut Tally, other: Tally) {
     *bytes += other.bytes;
     *packets += other.packets;
     *wire_bytes += other.wire_bytes;
+}
+
+impl Serialize for Traffic {
+    /// Bytes, packets and wire bytes received, then the same transmitted.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let numbers = |tally: Tally| [tally.bytes, tally.packets, tally.wire_bytes];
+        [numbers(self.receive), numbers(self.transmit)].serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Traffic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let tally = |[bytes, packets, wire_bytes]: [u64; 3]| Tally {
+            bytes,
+            packets,
+            wire_bytes,
+        };
+        let [receive, transmit] = <[[u64; 3]; 2]>::deserialize(deserializer)?;
+        Ok(Self {
+            receive: tally(receive),
+            transmit: tally(transmit),
+        })
+    }
 }

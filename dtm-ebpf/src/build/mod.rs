@@ -19,6 +19,15 @@ pub use toolchain::Toolchain;
 /// Name of the object inside the output directory.
 const OBJECT: &str = "dtm-kernel";
 
+/// What the kernel side is built with.
+const FEATURES: &str = if cfg!(feature = "other-layout") {
+    "kernel,other-layout"
+} else if cfg!(feature = "other-program") {
+    "kernel,other-program"
+} else {
+    "kernel"
+};
+
 /// With one of these set to anything but `0`, an empty object stands in: enough to lint the daemon, not to run it.
 ///
 /// The second one is what aya's own build scripts listen to.
@@ -45,7 +54,7 @@ pub fn build(out_dir: &Path) -> anyhow::Result<PathBuf> {
     let mut cargo = toolchain.cargo("build");
     environment::set_profile(&mut cargo);
     let status = cargo
-        .args(["--package", "dtm-ebpf", "--bin", OBJECT, "--features", "kernel"])
+        .args(["--package", "dtm-ebpf", "--bin", OBJECT, "--features", FEATURES])
         .args(["--release", "--target", target])
         .arg("--target-dir")
         .arg(&target_dir)

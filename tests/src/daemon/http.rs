@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use xtask::host::Network;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,7 +54,13 @@ pub fn get(network: &Network, address: SocketAddr, path: &str, headers: &[(&str,
     stream
         .read_to_end(&mut answer)
         .with_context(|| format!("read {path} from {address}"))?;
-    parse(&answer).with_context(|| format!("what {address} answered to {path} is no HTTP"))
+    let response = parse(&answer).with_context(|| format!("what {address} answered to {path} is no HTTP"))?;
+    let length = response.header("content-length").map(str::parse);
+    ensure!(
+        length.is_none_or(|length| length == Ok(response.body.len())),
+        "the answer of {address} to {path} was cut off"
+    );
+    Ok(response)
 }
 
 fn parse(answer: &[u8]) -> Option<Response> {

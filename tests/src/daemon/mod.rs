@@ -38,9 +38,18 @@ impl Dtm {
     ///
     /// Where it ends or does not become ready: with its log.
     pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
+        Self::start_other(host, "dtm", arguments)
+    }
+
+    /// As [`start`](Self::start), with a dtm of another kernel side: `dtm-other-program` or `dtm-other-layout`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    pub fn start_other(host: &Host, program: &str, arguments: &[&str]) -> Result<Self> {
         Self::started(
             host,
-            host.spawn(binary("dtm")?, arguments.iter().map(OsString::from))?,
+            host.spawn(binary(program)?, arguments.iter().map(OsString::from))?,
         )
     }
 
@@ -50,17 +59,30 @@ impl Dtm {
     ///
     /// As of [`start`](Self::start).
     pub fn started(host: &Host, process: Running) -> Result<Self> {
+        Self::answering(host, process, "/-/ready")
+    }
+
+    /// Waits until `process` answers to a scrape: it need not have heard Docker yet.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    pub fn scraped(host: &Host, process: Running) -> Result<Self> {
+        Self::answering(host, process, "/metrics")
+    }
+
+    fn answering(host: &Host, process: Running, path: &str) -> Result<Self> {
         let mut dtm = Self {
             network: host.network()?,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 10048)),
             process,
         };
-        eventually(READY_WITHIN, "dtm is ready", || {
+        eventually(READY_WITHIN, &format!("dtm answers to {path}"), || {
             if let Some(status) = dtm.process.try_wait()? {
                 bail!("dtm ended with {status}: {}", dtm.process.log());
             }
-            let ready = get(&dtm.network, dtm.address, "/-/ready", &[]);
-            Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
+            let answer = get(&dtm.network, dtm.address, path, &[]);
+            Ok(answer.is_ok_and(|response| response.status == 200).then_some(()))
         })
         .with_context(|| dtm.process.log())?;
         Ok(dtm)

@@ -87,11 +87,11 @@ fn without_docker_it_counts_and_tells_it_when_docker_comes() -> Result<()> {
 }
 
 #[test]
-fn both_signals_stop_it_and_nothing_stays_attached() -> Result<()> {
+fn both_signals_stop_it_and_nothing_stays_attached_that_is_not_pinned() -> Result<()> {
     let scene = Scene::new()?;
     for mode in ["clsact", "tcx"] {
         for signal in [Signal::TERM, Signal::INT] {
-            let dtm = Dtm::start(&scene.host, &["--attach-mode", mode])?;
+            let dtm = Dtm::start(&scene.host, &["--attach-mode", mode, "--no-pin"])?;
             // Both directions of the pair: the check below can see what it looks for.
             let attached = attached::to_interfaces(&scene.host)?;
             assert_eq!(attached.len(), 2, "{attached:?}");
@@ -106,7 +106,7 @@ fn both_signals_stop_it_and_nothing_stays_attached() -> Result<()> {
 fn a_stop_during_the_start_leaves_nothing() -> Result<()> {
     let scene = Scene::new()?;
     for _attempt in 0..5 {
-        let mut process = scene.host.spawn(binary("dtm")?, [] as [&str; 0])?;
+        let mut process = scene.host.spawn(binary("dtm")?, ["--no-pin"])?;
         let id = process.id();
         // Not dtm yet, but the shell that becomes it, has none of dtm's handlers and must not be hit.
         eventually(PATIENCE, "dtm watches for signals", || {
@@ -126,10 +126,11 @@ fn a_stop_during_the_start_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn what_a_kill_leaves_is_taken_over_and_not_doubled() -> Result<()> {
+fn what_a_kill_leaves_that_is_not_pinned_is_replaced_and_not_doubled() -> Result<()> {
     let scene = Scene::new()?;
     for (mode, left) in [("clsact", 2), ("tcx", 0)] {
-        let mut killed = scene.host.spawn(binary("dtm")?, ["--attach-mode", mode])?;
+        let arguments = ["--attach-mode", mode, "--no-pin"];
+        let mut killed = scene.host.spawn(binary("dtm")?, arguments)?;
         let attached = || attached::to_interfaces(&scene.host);
         eventually(PATIENCE, "dtm is attached", || {
             Ok((attached()?.len() == 2).then_some(()))
@@ -139,7 +140,7 @@ fn what_a_kill_leaves_is_taken_over_and_not_doubled() -> Result<()> {
         eventually(PATIENCE, "what is left is left", || {
             Ok((attached()?.len() == left).then_some(()))
         })?;
-        let next = Dtm::start(&scene.host, &["--attach-mode", mode])?;
+        let next = Dtm::start(&scene.host, &arguments)?;
         assert_eq!(attached()?.len(), 2, "{mode}: {:?}", attached()?);
         next.stop()?;
         assert_eq!(attached()?, [], "{mode}");

@@ -47,7 +47,7 @@ fn second(host: &Host, through: &[&str]) -> Result<Command> {
 fn a_second_dtm_names_the_first_which_goes_on() -> Result<()> {
     let scene = Scene::new()?;
     for mode in ["clsact", "tcx"] {
-        let first = Dtm::start(&scene.host, &["--attach-mode", mode])?;
+        let first = Dtm::start(&scene.host, &["--attach-mode", mode, "--no-pin"])?;
         let before = attached::to_interfaces(&scene.host)?;
         assert_eq!(before.len(), 2, "{before:?}");
         let process = format!("another dtm (process {})", first.id());

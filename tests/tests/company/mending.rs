@@ -136,7 +136,7 @@ fn where_an_ingress_qdisc_took_its_place_it_goes_on_by_tcx() -> Result<()> {
     company.scene.stop_dtm()
 }
 
-/// A killed dtm leaves its filters, which count for nobody.
+/// A dtm that pins nothing leaves its filters when it is killed, and they count for nobody.
 #[test]
 fn what_an_earlier_dtm_left_is_taken_off() -> Result<()> {
     let mut company = Company::new(EngineKind::newest()?)?;
@@ -144,7 +144,7 @@ fn what_an_earlier_dtm_left_is_taken_off() -> Result<()> {
         let mut killed = company
             .scene
             .host()
-            .spawn(binary("dtm")?, ["--attach-mode", "clsact"])?;
+            .spawn(binary("dtm")?, ["--attach-mode", "clsact", "--no-pin"])?;
         eventually(PATIENCE, "dtm is attached", || {
             Ok((company.attached()?.len() == 2).then_some(()))
         })?;

@@ -105,9 +105,9 @@ impl Company {
         })
     }
 
-    /// Starts dtm in this attach mode and waits until it has named the container.
+    /// Starts a dtm in this attach mode that takes everything off at its end, and waits until it has named the container.
     pub(crate) fn watch(&mut self, mode: &str) -> Result<()> {
-        self.scene.start_dtm(&["--attach-mode", mode])?;
+        self.scene.start_dtm(&["--attach-mode", mode, "--no-pin"])?;
         self.scene.wait_named(&self.endpoint)
     }
 

@@ -87,16 +87,42 @@ fn counts_another_container_exactly(kind: EngineKind, world: CgroupWorld) -> Res
     engine.docker(["stop", "--time", "10", &dtm])?;
     let code = engine.docker(["inspect", "--format", "{{.State.ExitCode}}", &dtm])?;
     assert_eq!(code, "0", "{}", logs(&engine, &dtm)?);
-    let links = engine.host().links()?;
-    for link in links {
+    // What it has attached goes on for the next one, until it is taken off.
+    assert!(has_filters(&engine)?, "nothing is attached after a stop");
+    let mut words = run_command(&engine)?;
+    let options = words
+        .iter()
+        .position(|word| word == "-d")
+        .context("it runs detached")?;
+    words.splice(options..=options, ["--rm".to_owned()]);
+    let restart = words
+        .iter()
+        .position(|word| word == "--restart")
+        .context("it is restarted")?;
+    words.drain(restart..=restart + 1);
+    let name = words
+        .iter()
+        .position(|word| word == "--name")
+        .context("it has a name")?;
+    words.drain(name..=name + 1);
+    engine.docker(words.iter().map(String::as_str).chain(["detach"]))?;
+    assert!(!has_filters(&engine)?, "something is left after dtm detach");
+    engine.close()
+}
+
+/// Whether dtm has filters at an interface of the host's.
+fn has_filters(engine: &Engine) -> Result<bool> {
+    for link in engine.host().links()? {
         for side in ["ingress", "egress"] {
             let filters = engine
                 .host()
                 .run("tc", ["filter", "show", "dev", &link.name, side])?;
-            assert!(!filters.contains("dtm_"), "{filters}");
+            if filters.contains("dtm_") {
+                return Ok(true);
+            }
         }
     }
-    engine.close()
+    Ok(false)
 }
 
 /// Gives the engine dtm's image, and a busybox with the tests' own `traffic`.

@@ -1,14 +1,15 @@
 //! A dtm that is killed and started again, ten times, with containers alive.
 
 use anyhow::Result;
-use dtm_tests::scene::{BACK, FRONT, growth};
+use dtm_tests::{
+    objects::Objects,
+    scene::{BACK, FRONT, growth},
+};
 use xtask::host::EngineKind;
 
 use crate::{
     churn::Churn,
     holdings::Holdings,
-    maps::Objects,
-    process::Process,
     watched::{self, NEIGHBOUR, RESIDENT},
 };
 
@@ -21,12 +22,13 @@ fn nothing_is_doubled_by_ten_crashes(kind: EngineKind, attach_mode: &str) -> Res
     let resident = scene.endpoint(RESIDENT, FRONT)?;
     let before = Holdings::at_rest(&scene)?;
     for _crash in 0..CRASHES {
-        let killed = Objects::of(Process(scene.dtm()?.id()))?;
+        let killed = Objects::of(scene.dtm()?.id())?;
         scene.kill_dtm()?;
         watched::start_dtm(&mut scene, attach_mode)?;
         scene.wait_named(&resident)?;
         before.are_all_again(&scene)?;
-        killed.are_gone()?;
+        // What it had pinned is the next one's.
+        killed.without(&Objects::of(scene.dtm()?.id())?).are_gone()?;
     }
     // Each packet is counted once.
     let (kernel_before, counted_before) = scene.both(&resident)?;

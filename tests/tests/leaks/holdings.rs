@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result};
-use dtm_tests::{attached, scene::Scene};
+use dtm_tests::{attached, objects::Objects, scene::Scene};
 use xtask::host::eventually;
 
 use crate::{
-    maps::{self, Entries, Objects},
+    maps::{self, Entries},
     process::{Kinds, Process},
     watched::{NEIGHBOUR, RESIDENT},
 };
@@ -44,7 +44,7 @@ impl Holdings {
         let dtm = Process(scene.dtm()?.id());
         let scrape = scene.dtm()?.metrics(&[])?;
         let samples = scene.samples()?;
-        let objects = Objects::of(dtm)?;
+        let objects = Objects::of(scene.dtm()?.id())?;
         let Entries {
             in_use,
             drops_of_the_dead,

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use dtm_tests::{
     attached,
+    daemon::binary,
+    objects::Objects,
     scene::{FRONT, IMAGE, Scene},
 };
-use xtask::host::{EngineKind, EngineOptions};
-
-use crate::{maps::Objects, process::Process};
+use xtask::host::{EngineKind, EngineOptions, run};
 
 /// The container that lives on; an engine that ends its containers starts it again.
 pub(crate) const RESIDENT: &str = "resident";
@@ -61,10 +61,11 @@ pub(crate) fn start_dtm(scene: &mut Scene, attach_mode: &str) -> Result<()> {
     )
 }
 
-/// Stops dtm; nothing of it is left on the machine.
+/// Stops dtm and takes off what it leaves; nothing of it is on the machine then.
 pub(crate) fn stop_dtm(mut scene: Scene) -> Result<()> {
-    let objects = Objects::of(Process(scene.dtm()?.id()))?;
+    let objects = Objects::of(scene.dtm()?.id())?;
     scene.stop_dtm()?;
+    run(scene.host().command(binary("dtm")?).arg("detach"))?;
     assert_eq!(attached::to_interfaces(scene.host())?, []);
     objects.are_gone()
 }

@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use dtm_tests::scene::{IMAGE, PATIENCE, SILENT, Scene};
-use rustix::process::{Pid, Signal, kill_process};
-use xtask::host::{EngineKind, EngineOptions, eventually};
-
-use crate::{
+use dtm_tests::{
     known::{
         LINGER, PAYLOAD, RECEIVED_BYTES, gauges, goes_on, has_sent, id_of, port_of, run, send, sent, stage,
         wait_docker, wait_gone, wait_state,
     },
-    line::Line,
+    scene::{IMAGE, PATIENCE, SILENT, Scene},
     watch::Watch,
 };
+use rustix::process::{Pid, Signal, kill_process};
+use xtask::host::{EngineKind, EngineOptions, eventually};
+
+use crate::line::Line;
 
 /// The engine's events were not heard for a while: everything is right again once they are, and nothing is doubled.
 fn what_happens_unheard_is_made_up_for(kind: EngineKind, mode: &str) -> Result<()> {

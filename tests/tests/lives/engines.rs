@@ -1,12 +1,11 @@
 //! The engine may stop and start: what it left running goes on being counted, and names come back.
 
 use anyhow::Result;
-use dtm_tests::scene::{FRONT, PATIENCE, SILENT, Scene, growth};
-use xtask::host::{EngineKind, EngineOptions, eventually};
-
-use crate::known::{
-    goes_on, has_sent, id_of, plain_stage, port_of, run, send, wait_docker, wait_gone, wait_state,
+use dtm_tests::{
+    known::{goes_on, has_sent, id_of, plain_stage, port_of, run, send, wait_docker, wait_gone, wait_state},
+    scene::{FRONT, PATIENCE, SILENT, Scene, growth},
 };
+use xtask::host::{EngineKind, EngineOptions, eventually};
 
 fn nothing_is_lost_while_the_engine_restarts(kind: EngineKind) -> Result<()> {
     let options = EngineOptions {

@@ -1,13 +1,14 @@
 //! Stop, start, restart, kill, pause, crash: one container is one series over all its lives.
 
 use anyhow::Result;
-use dtm_tests::scene::{IMAGE, PATIENCE, SILENT, Scene};
-use xtask::host::{EngineKind, eventually};
-
-use crate::known::{
-    NETWORK_SENT, PAYLOAD, RECEIVED_BYTES, SENT_BYTES, gauges, goes_on, has_sent, id_of, plain_stage,
-    port_of, run, sent, wait_gone, wait_state,
+use dtm_tests::{
+    known::{
+        NETWORK_SENT, PAYLOAD, RECEIVED_BYTES, SENT_BYTES, gauges, goes_on, has_sent, id_of, plain_stage,
+        port_of, run, sent, wait_gone, wait_state,
+    },
+    scene::{IMAGE, PATIENCE, SILENT, Scene},
 };
+use xtask::host::{EngineKind, eventually};
 
 /// What a container sends as its first act, each time it starts.
 const BIRTH: u64 = 100;

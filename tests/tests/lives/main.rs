@@ -4,10 +4,8 @@
 mod dark;
 mod engines;
 mod generations;
-mod known;
 mod line;
 mod nameless;
 mod names;
 mod networks;
 mod series;
-mod watch;

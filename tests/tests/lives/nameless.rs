@@ -3,11 +3,10 @@
 use anyhow::{Context as _, Result};
 use dtm_tests::{
     daemon::{Samples, binary},
+    known::{PAYLOAD, RECEIVED_BYTES, SENT_BYTES, id_of, plain_stage, port_of, wait_gone},
     scene::{Moved, PATIENCE, SILENT, Scene},
 };
 use xtask::host::{EngineKind, LinkStatistics, eventually};
-
-use crate::known::{PAYLOAD, RECEIVED_BYTES, SENT_BYTES, id_of, plain_stage, port_of, wait_gone};
 
 const NOBODYS_RECEIVED: &str = "dtm_unattributed_receive_bytes_total";
 const NOBODYS_SENT: &str = "dtm_unattributed_transmit_bytes_total";

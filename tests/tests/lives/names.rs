@@ -1,10 +1,11 @@
 //! What a container is called may change while it talks; whose its bytes are does not.
 
 use anyhow::{Context as _, Result};
-use dtm_tests::scene::{PATIENCE, SILENT, Scene};
+use dtm_tests::{
+    known::{DATAGRAM, RECEIVED_BYTES, bursts, goes_on, has_sent, id_of, plain_stage, port_of, send},
+    scene::{PATIENCE, SILENT, Scene},
+};
 use xtask::host::{EngineKind, eventually};
-
-use crate::known::{DATAGRAM, RECEIVED_BYTES, bursts, goes_on, has_sent, id_of, plain_stage, port_of, send};
 
 /// Each of ten datagrams.
 const BURSTS: u64 = 150;

@@ -1,13 +1,14 @@
 //! A running container leaves networks and joins them.
 
 use anyhow::Result;
-use dtm_tests::scene::{BACK, FRONT, PATIENCE, SILENT, Scene};
-use xtask::host::{EngineKind, Running, eventually};
-
-use crate::known::{
-    NETWORK_RECEIVED, NETWORK_SENT, RECEIVED_BYTES, SENT_BYTES, bursts, counted, goes_on, has_sent, id_of,
-    plain_stage, port_of, send,
+use dtm_tests::{
+    known::{
+        NETWORK_RECEIVED, NETWORK_SENT, RECEIVED_BYTES, SENT_BYTES, bursts, counted, goes_on, has_sent,
+        id_of, plain_stage, port_of, send,
+    },
+    scene::{BACK, FRONT, PATIENCE, SILENT, Scene},
 };
+use xtask::host::{EngineKind, Running, eventually};
 
 /// Does `docker network ACTION NETWORK CONTAINER`.
 fn network(scene: &Scene, action: &str, network: &str, container: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 use dtm_tests::{
     far::{Far, UDP, Version, traffic, wait_listening},
+    networks::{introduce, make_macvlan},
     scene::{PATIENCE, Scene},
     tally::{Tally, Ways},
 };
@@ -12,7 +13,7 @@ use xtask::host::{EngineKind, EngineOptions, Network, eventually};
 use crate::{
     facts::{agree, holds, nothing, only_these_series, received, sent},
     host::stage::{datagrams, labels},
-    macvlan::stage::{BRIDGE, introduce, make_network},
+    macvlan::stage::BRIDGE,
     places::{Place, all_exact, bytes_exact, during, inside, process, read},
 };
 
@@ -39,7 +40,7 @@ impl Stage {
         })?;
         scene.start_dtm(&[])?;
         let (far, mac_far) = (Far::new(scene.host(), 1)?, Far::new(scene.host(), 2)?);
-        make_network(&scene, &mac_far, BRIDGE, "bridge")?;
+        make_macvlan(&scene, &mac_far, BRIDGE, "bridge")?;
         open(&scene, OPEN)?;
         let mac = on_macvlan(&scene, &mac_far, "mac")?;
         wait_open(&scene, OPEN)?;
@@ -110,7 +111,7 @@ fn wait_open(scene: &Scene, (name, port): (&str, u16)) -> Result<()> {
 fn on_macvlan(scene: &Scene, far: &Far, name: &str) -> Result<Place> {
     scene.run(name, BRIDGE, &["traffic", "udp-receive", &UDP.to_string()])?;
     let place = Place::of_device(scene, name, BRIDGE)?;
-    introduce(scene, far, &place)?;
+    introduce(scene, far, name, BRIDGE)?;
     wait_listening(&inside(scene, name)?, UDP)?;
     Ok(place)
 }

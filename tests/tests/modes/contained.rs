@@ -3,13 +3,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use dtm_tests::{
-    daemon::binary,
+    contained::{Change, make_image, run_command},
     far::{Far, UDP, Version, wait_listening},
-    readme::run_command,
     scene::{FRONT, PATIENCE, Scene},
     tally::Ways,
 };
-use xtask::host::{CgroupWorld, EngineKind, EngineOptions, Image, eventually};
+use xtask::host::{CgroupWorld, EngineKind, EngineOptions, eventually};
 
 use crate::{
     facts::{Fact, INFO, SENT_BYTES, UNCOVERED, agree, hold, received, sent},
@@ -17,8 +16,6 @@ use crate::{
     places::{Place, all_exact, during, process},
 };
 
-/// An image with the dtm that was built with these tests.
-const DTM_IMAGE: &str = "dtm-under-test";
 /// A container on a bridge and one on the host's network that are there before dtm, and where the latter receives.
 const EARLY: &str = "early";
 const OPEN: (&str, u16) = ("open", 6001);
@@ -36,11 +33,7 @@ struct Stage {
 impl Stage {
     fn new(world: CgroupWorld, options: EngineOptions) -> Result<Self> {
         let scene = Scene::in_world(world, options)?;
-        let dtm = binary("dtm")?;
-        let dtm = dtm.to_str().context("a path that is UTF-8")?;
-        Image::busybox()?
-            .with_program(dtm)?
-            .import(&scene.engine, DTM_IMAGE)?;
+        make_image(&scene.engine)?;
         let far = Far::new(scene.host(), 1)?;
         Ok(Self { far, scene })
     }
@@ -155,16 +148,9 @@ impl Stage {
 
 /// dtm, in the README's words with changes: each of the first is replaced by what follows it.
 fn watch(stage: &mut Stage, changes: &[Change]) -> Result<()> {
-    let words = run_command(&stage.scene.engine)?;
-    let mut words = words.join(" ");
-    let in_front = [("run -d ", "run "), ("--restart unless-stopped", "--rm")];
-    for (from, to) in in_front.iter().chain(changes) {
-        ensure!(words.contains(from), "the README does not say {from}");
-        words = words.replace(from, to);
-    }
-    let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-    words.pop().context("the image's name")?;
-    words.extend([DTM_IMAGE, "dtm"].map(str::to_owned));
+    let mut words = run_command(&stage.scene.engine, changes)?;
+    // What one has found out the next one would know.
+    words.splice(1..1, ["--env", "DTM_NO_PIN=true"].map(str::to_owned));
     stage.scene.start_dtm_contained(&words)
 }
 
@@ -185,8 +171,6 @@ fn contained(kind: EngineKind, world: CgroupWorld) -> Result<()> {
     Ok(())
 }
 
-/// Words of the README's, and what is there instead.
-type Change = (&'static str, &'static str);
 /// What is changed, and what holds then.
 type Case = (&'static str, &'static [Change], &'static [Fact<Stage>]);
 

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use dtm_tests::{
     daemon::Samples,
     far::{Far, UDP, Version, traffic, wait_listening},
+    networks::{introduce, make_macvlan, make_overlay, make_swarm},
     scene::{BACK, FRONT, PATIENCE, Scene},
     tally::{Frames, Reading, Tally, Ways},
 };
@@ -13,8 +14,8 @@ use xtask::host::{EngineKind, EngineOptions, eventually};
 use crate::{
     facts::{agree, only_these_series, series},
     host::stage::{datagrams, labels},
-    macvlan::stage::{BRIDGE, introduce, make_network},
-    overlay::stage::{OVERLAY, init, make_network as make_overlay},
+    macvlan::stage::BRIDGE,
+    overlay::stage::OVERLAY,
     places::{Place, all_exact, inside, read},
 };
 
@@ -39,9 +40,9 @@ impl Stage {
         let mut scene = Scene::new(EngineOptions::new(kind))?;
         scene.start_dtm(&[])?;
         let (far, mac_far) = (Far::new(scene.host(), 1)?, Far::new(scene.host(), 2)?);
-        init(&scene, "127.0.0.1")?;
-        make_overlay(&scene)?;
-        make_network(&scene, &mac_far, BRIDGE, "bridge")?;
+        make_swarm(&scene, "127.0.0.1")?;
+        make_overlay(&scene, OVERLAY)?;
+        make_macvlan(&scene, &mac_far, BRIDGE, "bridge")?;
         let udp = UDP.to_string();
         let receive = ["traffic", "udp-receive", &udp];
         let networks = [
@@ -65,7 +66,7 @@ impl Stage {
             Place::on_gateway_bridge(&scene, "spread", OVERLAY)?,
             Place::of_device(&scene, "mac", BRIDGE)?,
         ];
-        introduce(&scene, &mac_far, &places[4])?;
+        introduce(&scene, &mac_far, "mac", BRIDGE)?;
         for place in &places {
             place.wait_shown(&scene)?;
         }

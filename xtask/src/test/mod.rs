@@ -102,9 +102,17 @@ fn build(suites: &[Suite]) -> Result<()> {
     for suite in suites {
         commands.push(suite.build());
     }
-    for mut command in commands {
+    let compile = |mut command: Command| {
         let status = command.stdin(Stdio::null()).status().context("start cargo")?;
         ensure!(status.success(), "the tests do not compile: {status}");
+        Ok(())
+    };
+    commands.into_iter().try_for_each(compile)?;
+    for suite in suites {
+        for program in suite.programs() {
+            println!("==> {program}, for {}", suite.name());
+            compile(suite::build_program(program))?;
+        }
     }
     if suites.iter().any(|suite| suite.name() == "image") {
         image::make_for_tests()?;

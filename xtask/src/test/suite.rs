@@ -39,6 +39,14 @@ impl Suite {
         self.needs_root() && self.name() != "kernels"
     }
 
+    /// Programs that it starts besides those that are built for all.
+    pub(super) fn programs(&self) -> &'static [&'static str] {
+        match self.name() {
+            "away" => &["dtm-other-program", "dtm-other-layout"],
+            _ => &[],
+        }
+    }
+
     /// Compiles it without running it.
     pub(super) fn build(&self) -> Command {
         let mut command = self.targets();
@@ -87,6 +95,20 @@ fn test() -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace"]);
     command
+}
+
+/// Builds one of [`Suite::programs`], which has a feature of dtm-tests to itself: what is built with it is another daemon.
+pub(super) fn build_program(name: &str) -> Command {
+    let mut command = workspace::cargo();
+    command.args(["build", "--quiet", "--workspace"]);
+    command.args(["--features", &feature(name), "--bin", name]);
+    command
+}
+
+/// The feature of a program that is called after it.
+fn feature(program: &str) -> String {
+    let name = program.strip_prefix("dtm-").unwrap_or(program);
+    format!("dtm-tests/{name}")
 }
 
 /// The program of the test target `name`, compiled.
@@ -194,6 +216,18 @@ mod tests {
         let suites = integration(&metadata, manifest).unwrap();
         assert_eq!(suites, named(&["usage", "packets", "docker"]));
         assert!(integration(&json!({}), manifest).is_err());
+    }
+
+    #[test]
+    fn other_dtms_are_built_for_the_suite_that_starts_them() {
+        let [unit, away] = named(&["unit", "away"]).try_into().unwrap();
+        assert!(unit.programs().is_empty());
+        let features: Vec<_> = away.programs().iter().map(|name| feature(name)).collect();
+        assert_eq!(features, ["dtm-tests/other-program", "dtm-tests/other-layout"]);
+        let command = build_program("dtm-other-program");
+        let arguments: Vec<_> = command.get_args().filter_map(|word| word.to_str()).collect();
+        let expected = "build --quiet --workspace --features dtm-tests/other-program --bin dtm-other-program";
+        assert_eq!(arguments.join(" "), expected);
     }
 
     #[test]

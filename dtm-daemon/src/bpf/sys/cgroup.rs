@@ -3,12 +3,16 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    path::PathBuf,
 };
 
 use dtm_common::traffic::Direction;
 
 use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
-use crate::bpf::side::{Hook, Side};
+use crate::bpf::{
+    held::Held,
+    side::{Hook, Side},
+};
 
 /// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` of `enum bpf_attach_type`.
 const BPF_CGROUP_INET_INGRESS: u32 = 0;
@@ -20,10 +24,7 @@ const PROGRAMS_MAX: usize = 64;
 /// A program attached to one direction of a control group's sockets, those of the groups below it included. Dropping it
 /// detaches the program.
 #[derive(Debug)]
-pub struct CgroupLink {
-    fd: OwnedFd,
-    id: u32,
-}
+pub struct CgroupLink(pub(in crate::bpf) Held);
 
 impl CgroupLink {
     /// Attaches `program`, one of [`Template::cgroup`](crate::bpf::Template::cgroup)'s, to one direction of the group
@@ -54,20 +55,24 @@ impl CgroupLink {
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        let id = info(fd.as_fd())?.id;
-        Ok(Self { fd, id })
+        Held::new(fd).map(Self)
+    }
+
+    /// One that another process has left under this name.
+    pub(in crate::bpf) fn open(path: PathBuf) -> io::Result<Self> {
+        Held::open(path).map(Self)
     }
 
     /// The kernel's number for the link.
     pub fn id(&self) -> u32 {
-        self.id
+        self.0.id()
     }
 
     /// Whether it still holds its program at its group: not once the group was removed, or somebody detached it.
     ///
     /// Costs a system call, without a lock that others hold for long.
     pub fn is_attached(&self) -> io::Result<bool> {
-        Ok(info(self.fd.as_fd())?.cgroup_id != 0)
+        Ok(info(self.0.as_fd())?.cgroup_id != 0)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The bpf(2) calls no crate wraps: links and programs by interface index and by control group, programs loaded over
-//! maps that are there already, and reading a per-CPU hash in batches.
+//! maps that are there already, objects that outlive the process, and reading a per-CPU hash in batches.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 mod batch;
 mod cgroup;
+mod object;
 mod program;
 mod tcx;
 
@@ -14,7 +15,8 @@ use std::{
 
 pub(super) use batch::per_cpu_hash_entries;
 pub use cgroup::{CgroupLink, cgroup_programs};
-pub(super) use program::{ProgramType, constants, load};
+pub(super) use object::{MapShape, attach_tracepoint, detach_link, map_shape, open, pin, update_link};
+pub(super) use program::{ProgramType, constants, load, memory};
 pub use tcx::{TcxLink, TcxProbe, tcx_is_supported};
 pub(super) use tcx::{TcxProgram, tcx_programs};
 

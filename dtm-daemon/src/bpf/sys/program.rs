@@ -19,6 +19,8 @@ const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// Programs cannot write to the map.
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+/// The map's memory can be a process's as well.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
@@ -141,6 +143,27 @@ pub(in crate::bpf) fn constants(values: &[u8]) -> io::Result<OwnedFd> {
     // SAFETY: no pointers in these attributes, which are the descriptor alone.
     unsafe { bpf(BPF_MAP_FREEZE, &mut attributes) }?;
     Ok(map)
+}
+
+/// An array of `entries` times `bytes` of memory, all zero, that no program uses.
+///
+/// # Minimum kernel version
+///
+/// 5.5.
+pub(in crate::bpf) fn memory(bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    let mut attributes = MapCreate {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: size_of::<u32>() as u32,
+        value_size: bytes,
+        max_entries: entries,
+        map_flags: BPF_F_MMAPABLE,
+        map_name: object_name("dtm_journal"),
+        ..MapCreate::default()
+    };
+    // SAFETY: no pointers in these attributes.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attributes) }?;
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// Loads a program. The maps its instructions name must be open, under the numbers that they have in them.

@@ -3,10 +3,11 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    path::PathBuf,
 };
 
-use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info, object_id};
-use crate::bpf::side::Hook;
+use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
+use crate::bpf::{held::Held, side::Hook};
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const BPF_TCX_INGRESS: u32 = 46;
@@ -20,11 +21,7 @@ const PROGRAMS_MAX: usize = 64;
 
 /// A program attached to one hook of an interface. Dropping it detaches the program.
 #[derive(Debug)]
-pub struct TcxLink {
-    fd: OwnedFd,
-    /// The kernel's number for the link.
-    id: u32,
-}
+pub struct TcxLink(pub(in crate::bpf) Held);
 
 /// A program that runs at a TCX hook, and the link that holds it there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,18 +54,22 @@ impl TcxLink {
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        let id = object_id(fd.as_fd())?;
-        Ok(Self { fd, id })
+        Held::new(fd).map(Self)
+    }
+
+    /// One that another process has left under this name.
+    pub(in crate::bpf) fn open(path: PathBuf) -> io::Result<Self> {
+        Held::open(path).map(Self)
     }
 
     /// The kernel's number for the link.
     pub(in crate::bpf) fn id(&self) -> u32 {
-        self.id
+        self.0.id()
     }
 
     /// What another thread can ask about it; the link stays while this is there.
     pub fn probe(&self) -> io::Result<TcxProbe> {
-        Ok(TcxProbe(self.fd.try_clone()?))
+        Ok(TcxProbe(self.0.as_fd().try_clone_to_owned()?))
     }
 }
 

@@ -10,8 +10,8 @@ use super::{
     table::Finding,
 };
 use crate::{
-    bpf::tcx_is_supported,
-    config::{AttachMode, HostConfig},
+    bpf::{Bpffs, tcx_is_supported},
+    config::{AttachMode, HostConfig, Paths},
     net::Hierarchy,
 };
 
@@ -46,6 +46,15 @@ struct Seen {
     attach_mode: AttachMode,
     has_tcx: bool,
     groups: Groups,
+    pins: Pins,
+}
+
+/// Where what is attached can be pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pins {
+    path: String,
+    /// What is there, or why nothing can be.
+    found: Result<Bpffs, String>,
 }
 
 /// The cgroup v2 hierarchy.
@@ -61,7 +70,7 @@ impl Host {
     pub(super) async fn look(config: &HostConfig) -> Self {
         let HostConfig {
             attach_mode,
-            procfs,
+            paths: Paths { procfs, bpffs, .. },
             btf,
             ..
         } = config;
@@ -74,6 +83,10 @@ impl Host {
             loaded: Loaded::try_all(btf).await,
             attach_mode: *attach_mode,
             has_tcx: tcx_is_supported(),
+            pins: Pins {
+                path: bpffs.display().to_string(),
+                found: Bpffs::look(bpffs, procfs).map_err(|error| error.to_string()),
+            },
             groups: Groups {
                 mounted: mounted.map_err(ToString::to_string),
                 has_v1: has_v1(&read("1/cgroup")),
@@ -101,6 +114,7 @@ impl Host {
         // Who may load nothing is not told about TCX either.
         findings.extend(seen.loaded.programs.is_ok().then(|| seen.attaching()));
         findings.extend(seen.groups());
+        findings.push(seen.pins());
         findings
     }
 }
@@ -203,6 +217,30 @@ impl Seen {
                 "attaching",
                 "no TCX",
                 "it came with Linux 6.6: dtm does not start with --attach-mode tcx here, use auto",
+            ),
+        }
+    }
+
+    fn pins(&self) -> Finding {
+        let Pins { path, found } = &self.pins;
+        match found {
+            Ok(Bpffs::Mounted) => Finding::fine("pins", format!("what is attached outlives dtm, in {path}")),
+            Ok(Bpffs::ToMount) => Finding::note(
+                "pins",
+                format!("no BPF file system at {path}"),
+                "dtm mounts one there, so that what is attached outlives it",
+            ),
+            Ok(Bpffs::InContainer) => Finding::missing(
+                "pins",
+                format!("no BPF file system at {path}"),
+                "nothing is counted while dtm's container is made anew: start it with -v /sys/fs/bpf:/sys/fs/bpf, and \
+                 have one mounted there on the host",
+            ),
+            Err(error) => Finding::missing(
+                "pins",
+                format!("not in {path}: {error}"),
+                "nothing is counted while dtm is restarted: --path.bpffs must be where a BPF file system is, or can be, \
+                 mounted",
             ),
         }
     }

@@ -22,6 +22,10 @@ fn best() -> Seen {
             mounted: Ok(true),
             has_v1: false,
         },
+        pins: Pins {
+            path: "/sys/fs/bpf".to_owned(),
+            found: Ok(Bpffs::Mounted),
+        },
     }
 }
 
@@ -57,6 +61,10 @@ fn a_host_that_offers_nothing_says_so_line_by_line() {
             mounted: Err("No such device".to_owned()),
             has_v1: true,
         },
+        pins: Pins {
+            path: "/sys/fs/bpf".to_owned(),
+            found: Err("Read-only file system (os error 30)".to_owned()),
+        },
     });
     insta::assert_snapshot!("worst_host", report.to_string());
 }
@@ -68,6 +76,10 @@ fn each_thing_that_lacks_is_what_is_missing() {
         programs: Ok(programs),
     };
     let refused = || Err("refused".to_owned());
+    let pins = |found| Pins {
+        path: "/sys/fs/bpf".to_owned(),
+        found: Ok(found),
+    };
     let all = Programs {
         drops: true,
         reasons: true,
@@ -136,6 +148,20 @@ fn each_thing_that_lacks_is_what_is_missing() {
                 ..best()
             },
             Some("permissions"),
+        ),
+        (
+            Seen {
+                pins: pins(Bpffs::ToMount),
+                ..best()
+            },
+            None,
+        ),
+        (
+            Seen {
+                pins: pins(Bpffs::InContainer),
+                ..best()
+            },
+            Some("pins"),
         ),
     ] {
         let text = report(seen).to_string();

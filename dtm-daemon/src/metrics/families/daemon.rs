@@ -108,6 +108,24 @@ pub(super) const SECTION: Section = Section {
             samples: |scrape, samples| samples.add(&[], scrape.snapshot.status.reattached),
         },
         Family {
+            name: "dtm_takeover_interfaces",
+            labels: &["found"],
+            help: "Interfaces and control groups that an earlier dtm had attached to, as this one found them at its start: still attached, with a program taken off (detached), or gone.",
+            samples: |scrape, samples| one(&scrape.snapshot.status.takeover, samples),
+        },
+        Family {
+            name: "dtm_unwatched_seconds_total",
+            labels: &[],
+            help: "For how long no dtm ran between two that took over from each other, up to a second too much each time. What was attached went on counting; what was born and ended meanwhile was not seen.",
+            samples: |scrape, samples| samples.add(&[], scrape.snapshot.status.unwatched.as_secs_f64()),
+        },
+        Family {
+            name: "dtm_journal_bytes",
+            labels: &[],
+            help: "Memory for what the next dtm has to know beside the counters; 0 where nothing outlives this one.",
+            samples: |scrape, samples| samples.add(&[], scrape.snapshot.status.journal_bytes),
+        },
+        Family {
             name: "dtm_scrape_collector_duration_seconds",
             labels: &["collector"],
             help: "How long a part of this scrape took to read.",

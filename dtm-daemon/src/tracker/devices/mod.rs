@@ -15,9 +15,10 @@ use std::{
 
 use dtm_common::index::InterfaceKey;
 
+pub(super) use self::threads::Inside;
 pub(super) use self::threads::Means;
 pub(crate) use self::threads::Surveyed;
-use self::threads::{Birth, Inside, Place};
+use self::threads::{Birth, Place};
 use super::{
     Tracker,
     attaching::Generation,
@@ -70,6 +71,37 @@ impl Devices {
             probing: false,
             last: 0,
         }
+    }
+
+    /// Goes on with what an earlier process has attached to: where each is.
+    pub(super) fn restore(
+        &mut self,
+        devices: impl IntoIterator<Item = (InterfaceKey, Option<u32>, Option<Inside>)>,
+    ) {
+        for (key, here, inside) in devices {
+            self.last = self.last.max(key.ifindex);
+            self.births.extend(here.map(|ifindex| (ifindex, key)));
+            self.inside.extend(inside.map(|inside| (key, inside)));
+        }
+    }
+
+    /// Where a device is: its index, where it is in dtm's own namespace, or where it is inside of a container.
+    pub(super) fn place(&self, key: InterfaceKey) -> (Option<u32>, Option<Inside>) {
+        (self.index_here(key), self.inside.get(&key).copied())
+    }
+
+    /// Has filters of an earlier dtm inside of a container run this one's programs.
+    pub(super) fn renew(&self, generation: Generation, attachment: Attachment, inside: Inside) {
+        self.means.clone().renew(generation, attachment, inside);
+    }
+
+    /// Attaches once more to a device whose programs are gone.
+    pub(super) fn attach_again(&self, generation: Generation, inside: Inside) {
+        let birth = Birth {
+            generation,
+            programs: None,
+        };
+        self.means.clone().attach(birth, Place::Inside(inside));
     }
 
     /// Whether containers are being looked into.
@@ -193,8 +225,7 @@ impl Tracker {
             interface.attachment = AttachmentState::Attaching;
             let birth = Birth {
                 generation,
-                slot: interface.slot,
-                programs: self.spares.programs(Kind::Device, interface.slot),
+                programs: self.spares.programs(Kind::Device, interface.slot()),
             };
             self.devices.means.clone().attach(birth, Place::Inside(inside));
         }
@@ -355,7 +386,7 @@ impl Tracker {
             netns: DEVICES,
             ifindex: self.devices.last,
         };
-        let generation = self.next_generation(key);
+        let generation = self.next_generation(key, slot);
         self.kernel.counters.clear(slot);
         tracing::debug!(
             interface = &*link.name,
@@ -363,15 +394,11 @@ impl Tracker {
             slot,
             "attaching to a device"
         );
-        let interface = Interface::new(link, generation, slot, role, now);
+        let interface = Interface::new(link, generation, role, now);
         let owner = interface.pending_owner();
         let result = self.kernel.set_owner(slot, owner);
         self.check_map("owners", result);
         self.interfaces.insert(key, interface);
-        Some(Birth {
-            generation,
-            slot,
-            programs,
-        })
+        Some(Birth { generation, programs })
     }
 }

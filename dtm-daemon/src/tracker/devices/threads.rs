@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::Context as _;
 use dtm_common::index::InterfaceKey;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
-    bpf::{AttachError, Attacher, Attachment, Side, TcxProbe, Template},
+    bpf::{AttachError, Attacher, Attachment, Pins, Side, TcxProbe, Template},
     config::AttachMode,
     docker::ContainerId,
     net::{Link, Peer, Processes, Requests, device, dump, enter, open_netns},
@@ -31,14 +32,15 @@ pub(in crate::tracker) struct Means {
     pub(in crate::tracker) attach_mode: AttachMode,
     pub(in crate::tracker) procfs: PathBuf,
     pub(in crate::tracker) report: mpsc::Sender<Report>,
+    pub(in crate::tracker) pins: Option<Arc<Pins>>,
 }
 
 /// Where a device is, once that is known: a process of its namespace, and the namespace's inode.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inside {
-    pub(super) process: i32,
-    pub(super) inode: u64,
-    pub(super) ifindex: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::tracker) struct Inside {
+    pub(in crate::tracker) process: i32,
+    pub(in crate::tracker) inode: u64,
+    pub(in crate::tracker) ifindex: u32,
 }
 
 /// Where to attach to a device.
@@ -53,7 +55,6 @@ pub(super) enum Place {
 /// A device that is about to be attached to.
 pub(super) struct Birth {
     pub(super) generation: Generation,
-    pub(super) slot: u32,
     /// Where some were ready.
     pub(super) programs: Option<Programs>,
 }
@@ -75,8 +76,7 @@ impl Means {
     }
 
     fn attacher(programs: &Programs, attach_mode: AttachMode) -> anyhow::Result<Attacher> {
-        let (transmit, receive) = &**programs;
-        let (transmit, receive) = (transmit.try_clone()?, receive.try_clone()?);
+        let (transmit, receive) = (programs.transmit.try_clone()?, programs.receive.try_clone()?);
         let attacher =
             Attacher::new(transmit, receive, attach_mode).context("open a netlink socket to attach with")?;
         Ok(attacher.at(Side::OwnDevice))
@@ -86,12 +86,8 @@ impl Means {
     pub(super) fn attach(self, birth: Birth, place: Place) {
         let report = self.report.clone();
         let attach = move || {
-            let Birth {
-                generation,
-                slot,
-                programs,
-            } = birth;
-            let programs = programs.map_or_else(|| Kind::Device.load(&self.template, slot), Ok);
+            let Birth { generation, programs } = birth;
+            let programs = programs.map_or_else(|| Kind::Device.load(&self.template, generation.slot), Ok);
             let (attacher, ifindex) = match place {
                 Place::Inside(inside) => (
                     programs.and_then(|programs| self.attacher_inside(inside, &programs)),
@@ -105,11 +101,29 @@ impl Means {
             };
             let result = attacher
                 .map_err(AttachError::Program)
-                .and_then(|mut attacher| attacher.attach(ifindex, false));
+                .and_then(|mut attacher| attacher.attach(ifindex, false))
+                .map(|mut attachment| {
+                    generation.pin(&mut attachment, self.pins.as_ref());
+                    attachment
+                });
             // A tracker that is gone does not want to know, and what was attached goes.
             drop(report.blocking_send(Report::Attached(Attached { generation, result })));
         };
         drop(spawn("dtm-device", attach));
+    }
+
+    /// Has filters of an earlier dtm inside a container run this one's programs, in a thread of its own, and reports.
+    pub(super) fn renew(self, generation: Generation, attachment: Attachment, inside: Inside) {
+        let report = self.report.clone();
+        let renew = move || {
+            let programs = Kind::Device.load(&self.template, generation.slot);
+            let attacher = programs.and_then(|programs| self.attacher_inside(inside, &programs));
+            let result = attacher
+                .map_err(AttachError::Program)
+                .and_then(|mut attacher| attacher.renew(inside.ifindex, attachment));
+            drop(report.blocking_send(Report::Attached(Attached { generation, result })));
+        };
+        drop(spawn("dtm-device", renew));
     }
 
     /// Takes an attachment off, in a thread of its own; a filter is taken off where it is, if that is still there.

@@ -4,28 +4,27 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
 };
 
 use dtm_common::traffic::Direction;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::{
-    bpf::{AttachError, Attachment, CgroupLink, Template},
+    bpf::{AttachError, Attachment, CgroupLink, Pins, Template},
     net::Hierarchy,
     tracker::{
         attaching::{Attached, Generation, Report},
-        spares::{Kind, Programs},
+        spares::{Kind, Pair, Programs},
     },
 };
 
 /// What the thread is asked to do.
 pub(in crate::tracker) enum GroupJob {
-    /// Attach to the group with this path, and count into this slot: with these programs, where they are loaded.
+    /// Attach to the group with this path: with these programs, where they are loaded.
     Attach {
         generation: Generation,
         path: PathBuf,
-        slot: u32,
         programs: Option<Programs>,
     },
     /// Take an attachment off.
@@ -38,16 +37,20 @@ pub(super) fn work(
     hierarchy: Option<&Hierarchy>,
     jobs: &mpsc::Receiver<GroupJob>,
     report: &tokio_mpsc::Sender<Report>,
+    pins: Option<&Arc<Pins>>,
 ) {
     for job in jobs {
         match job {
             GroupJob::Attach {
                 generation,
                 path,
-                slot,
                 programs,
             } => {
-                let result = attach(template, hierarchy, &path, slot, programs);
+                let result = attach(template, hierarchy, &path, generation.slot, programs);
+                let result = result.map(|mut attachment| {
+                    generation.pin(&mut attachment, pins);
+                    attachment
+                });
                 // A tracker that is gone does not want to know, and what was attached goes.
                 drop(report.blocking_send(Report::Attached(Attached { generation, result })));
             }
@@ -70,7 +73,9 @@ fn attach(
     let group = group.map_err(refusal)?;
     let programs = programs.map_or_else(|| Kind::Group.load(template, slot), Ok);
     let programs = programs.map_err(AttachError::Program)?;
-    let (transmit, receive) = &*programs;
+    let Pair {
+        transmit, receive, ..
+    } = &*programs;
     let link = |program: &OwnedFd, direction| {
         CgroupLink::create(program.as_fd(), group.as_fd(), direction).map_err(refusal)
     };

@@ -29,7 +29,7 @@ use super::{
     spares::Kind,
 };
 use crate::{
-    bpf::{AttachError, CgroupEvent, CgroupWatch, Kernel, Template},
+    bpf::{AttachError, CgroupEvent, CgroupWatch, Kernel, Pins, Template},
     docker::{Container, ContainerId},
     net::{Hierarchy, Link, container_of_group},
 };
@@ -59,11 +59,25 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Goes on with what an earlier process has attached to, by container: the path of its group, and what counts there.
+    pub(super) fn restore(&mut self, groups: impl IntoIterator<Item = (ContainerId, PathBuf, InterfaceKey)>) {
+        for (container, path, key) in groups {
+            self.last = self.last.max(key.ifindex);
+            let group = Group {
+                path,
+                is_birth: false,
+                key: Some(key),
+            };
+            self.by_container.insert(container, group);
+        }
+    }
+
     /// Starts the thread that attaches to groups.
     pub(super) fn start(
         procfs: &Path,
         template: Arc<Template>,
         report: tokio_mpsc::Sender<Report>,
+        pins: Option<Arc<Pins>>,
     ) -> io::Result<Self> {
         let hierarchy = match Hierarchy::open(procfs) {
             Ok(hierarchy) => Some(Arc::new(hierarchy)),
@@ -76,7 +90,9 @@ impl Groups {
         let of_thread = hierarchy.clone();
         let thread = thread::Builder::new()
             .name("dtm-groups".to_owned())
-            .spawn(move || attaching::work(&template, of_thread.as_deref(), &queue, &report))?;
+            .spawn(move || {
+                attaching::work(&template, of_thread.as_deref(), &queue, &report, pins.as_ref());
+            })?;
         Ok(Self {
             hierarchy,
             by_container: HashMap::new(),
@@ -256,7 +272,7 @@ impl Tracker {
             netns: GROUPS,
             ifindex: self.groups.last,
         };
-        let generation = self.next_generation(key);
+        let generation = self.next_generation(key, slot);
         self.kernel.counters.clear(slot);
         let identity = Identity {
             netns_inode: None,
@@ -266,7 +282,7 @@ impl Tracker {
             peer: None,
         };
         let name = Arc::from(path.to_string_lossy());
-        let interface = Interface::new(Link::of_group(name), generation, slot, Role::known(identity), now);
+        let interface = Interface::new(Link::of_group(name), generation, Role::known(identity), now);
         tracing::debug!(container = %id, slot, "attaching to its group");
         self.interfaces.insert(key, interface);
         if let Some(group) = self.groups.by_container.get_mut(id) {
@@ -276,7 +292,6 @@ impl Tracker {
         self.groups.order(GroupJob::Attach {
             generation,
             path,
-            slot,
             programs,
         });
         self.naming_due = true;
@@ -292,11 +307,12 @@ impl Tracker {
                 group.key = None;
             }
         }
+        let slot = interface.slot();
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.groups.order(GroupJob::Detach(attachment));
         }
         self.starting.remove(&key);
-        self.end_slot(interface.slot, None, Instant::now());
+        self.end_slot(slot, None, Instant::now());
     }
 
     /// Leaves groups alone whose containers Docker says nothing of.
@@ -359,7 +375,7 @@ impl Tracker {
             }
         }
         if let Some(interface) = self.interfaces.remove(&key) {
-            self.end_slot(interface.slot, None, Instant::now());
+            self.end_slot(interface.slot(), None, Instant::now());
         }
     }
 
@@ -371,13 +387,16 @@ impl Tracker {
                 self.attach_group(&id);
             }
         }
-        let is_off = |interface: &&mut Interface| matches!(&interface.attachment, AttachmentState::Attached(attachment) if !attachment.is_at_its_group());
+        let is_off = |interface: &&Interface| matches!(&interface.attachment, AttachmentState::Attached(attachment) if !attachment.is_at_its_group());
         let mut mended = Vec::new();
-        let all = self.interfaces.values_mut();
-        for interface in all
+        let all = self.interfaces.values();
+        let off = all
             .filter(|interface| interface.generation.key.netns == GROUPS)
-            .filter(is_off)
-        {
+            .filter(is_off);
+        for key in off.map(|interface| interface.generation.key).collect::<Vec<_>>() {
+            let Some(interface) = self.interfaces.get_mut(&key) else {
+                continue;
+            };
             // One that was removed is none any more; its event is on its way.
             let path = PathBuf::from(&*interface.link.name);
             if self
@@ -390,16 +409,15 @@ impl Tracker {
             }
             interface.mending = true;
             let rest = std::mem::replace(&mut interface.attachment, AttachmentState::Attaching);
-            mended.push((interface.generation, path, interface.slot, rest));
+            mended.push((interface.generation, path, rest));
         }
-        for (generation, path, slot, rest) in mended {
+        for (generation, path, rest) in mended {
             if let AttachmentState::Attached(attachment) = rest {
                 self.groups.order(GroupJob::Detach(attachment));
             }
             self.groups.order(GroupJob::Attach {
                 generation,
                 path,
-                slot,
                 programs: None,
             });
         }

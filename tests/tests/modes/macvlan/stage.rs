@@ -1,8 +1,9 @@
 //! Two macvlan networks, each on top of an interface that leads to somebody outside of the host.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use dtm_tests::{
     far::{Far, TCP, UDP, Version, traffic, wait_listening},
+    networks::{introduce, make_macvlan},
     scene::{SILENT, Scene},
 };
 use xtask::host::{EngineKind, EngineOptions};
@@ -12,27 +13,6 @@ use crate::places::{Place, inside};
 /// The network whose containers reach each other, and that whose containers reach only who is outside.
 pub(crate) const BRIDGE: &str = "mac-bridge";
 pub(super) const PRIVATE: &str = "mac-private";
-
-/// Makes a macvlan network on top of the interface that leads to `far`.
-pub(crate) fn make_network(scene: &Scene, far: &Far, name: &str, mode: &str) -> Result<()> {
-    let gateway = far.address(Version::V4);
-    // The upper half: the host and the one outside have addresses in the lower.
-    let (net, _host) = gateway.rsplit_once('.').context("an address of IPv4")?;
-    let options = [
-        "--driver=macvlan",
-        &format!("--opt=parent={}", far.interface()),
-        &format!("--opt=macvlan_mode={mode}"),
-        &format!("--subnet={}", far.subnet()),
-        &format!("--ip-range={net}.128/25"),
-        &format!("--gateway={gateway}"),
-        // Nobody tells all of the others of a new container.
-        "--opt=com.docker.network.advertise_addr_nmsgs=0",
-    ];
-    scene
-        .engine
-        .docker(["network", "create"].iter().chain(&options).chain(&[name]))
-        .map(drop)
-}
 
 /// Everything.
 #[derive(Debug)]
@@ -55,8 +35,8 @@ impl Stage {
         scene.make_silent_network()?;
         scene.start_dtm(&[])?;
         let (far, private_far) = (Far::new(scene.host(), 2)?, Far::new(scene.host(), 3)?);
-        make_network(&scene, &far, BRIDGE, "bridge")?;
-        make_network(&scene, &private_far, PRIVATE, "private")?;
+        make_macvlan(&scene, &far, BRIDGE, "bridge")?;
+        make_macvlan(&scene, &private_far, PRIVATE, "private")?;
         let start = |name: &str, network: &str| {
             let receive = format!("traffic udp-receive {UDP} & exec traffic tcp-receive {TCP}");
             scene.run(name, network, &["sh", "-c", &receive])?;
@@ -83,7 +63,7 @@ impl Stage {
             (&stage.private_far, &[&stage.private[0], &stage.private[1]]),
         ] {
             for place in places {
-                introduce(&stage.scene, far, place)?;
+                introduce(&stage.scene, far, &place.container, &place.network)?;
             }
         }
         for place in stage.places() {
@@ -117,14 +97,4 @@ impl Stage {
         let address = self.scene.address(&of.container, &of.network, false)?;
         Ok(Version::V4.port(&address, port))
     }
-}
-
-/// Tells who is outside a container's hardware address, for good: who had to ask would ask all.
-pub(crate) fn introduce(scene: &Scene, far: &Far, place: &Place) -> Result<()> {
-    let address = scene.address(&place.container, &place.network, false)?;
-    let link = scene.engine.container_link(&place.container, &place.network)?;
-    let known = ["neighbour", "replace", &address, "lladdr", &link.address];
-    far.network()
-        .run("ip", known.iter().chain(&["dev", "far0", "nud", "permanent"]))
-        .map(drop)
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use dtm_tests::{
     far::{Far, TCP, UDP, Version, traffic, wait_listening},
+    networks::{make_overlay, make_swarm},
     scene::{PATIENCE, Scene},
 };
 use xtask::host::{EngineKind, EngineOptions, eventually};
@@ -44,7 +45,7 @@ impl Stage {
         manager.host().join(worker.host(), CABLE, &own, &other)?;
         manager.start_dtm(&[])?;
         worker.start_dtm(&[])?;
-        init(&manager, ADDRESSES[0])?;
+        make_swarm(&manager, ADDRESSES[0])?;
         let token = manager
             .engine
             .docker(["swarm", "join-token", "--quiet", "worker"])?;
@@ -57,7 +58,7 @@ impl Stage {
             ADDRESSES[1],
         ];
         worker.engine.docker(join.iter().chain(&[ADDRESSES[0]]))?;
-        make_network(&manager)?;
+        make_overlay(&manager, OVERLAY)?;
         Ok(Self {
             manager: Node::new(manager, ["first", "second"])?,
             worker: Node::new(worker, ["third", "fourth"])?,
@@ -114,29 +115,6 @@ impl Node {
         let address = self.scene.address(&of.container, OVERLAY, false)?;
         Ok(Version::V4.port(&address, port))
     }
-}
-
-/// Makes a Swarm of this one engine.
-pub(crate) fn init(scene: &Scene, address: &str) -> Result<()> {
-    let init = ["swarm", "init", "--advertise-addr", address];
-    scene
-        .engine
-        .docker(init.iter().chain(&["--listen-addr", address]))
-        .map(drop)
-}
-
-/// Makes the overlay network, which containers can be put on by hand.
-pub(crate) fn make_network(scene: &Scene) -> Result<()> {
-    // Nobody tells all of the others of a new container.
-    let unannounced = "--opt=com.docker.network.advertise_addr_nmsgs=0";
-    let create = [
-        "network",
-        "create",
-        "--driver=overlay",
-        "--attachable",
-        unannounced,
-    ];
-    scene.engine.docker(create.iter().chain(&[OVERLAY])).map(drop)
 }
 
 /// Starts a receiving container on the overlay network.

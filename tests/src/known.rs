@@ -1,28 +1,35 @@
 //! Traffic of known amounts, and what dtm and the kernel make of it.
 
 use anyhow::{Context as _, Result, ensure};
-use dtm_tests::scene::{Endpoint, IMAGE, Moved, PATIENCE, SILENT, Scene};
 use xtask::host::{EngineKind, EngineOptions, eventually};
 
-use crate::watch::Watch;
+use crate::{
+    scene::{Endpoint, IMAGE, Moved, PATIENCE, SILENT, Scene},
+    watch::Watch,
+};
 
-pub(crate) const RECEIVED_BYTES: &str = "dtm_container_network_receive_bytes_total";
-pub(crate) const SENT_BYTES: &str = "dtm_container_network_transmit_bytes_total";
-pub(crate) const SENT_PACKETS: &str = "dtm_container_network_transmit_packets_total";
-pub(crate) const NETWORK_RECEIVED: &str = "dtm_network_containers_receive_bytes_total";
-pub(crate) const NETWORK_SENT: &str = "dtm_network_containers_transmit_bytes_total";
+/// What a container has received on a network.
+pub const RECEIVED_BYTES: &str = "dtm_container_network_receive_bytes_total";
+/// What it has sent.
+pub const SENT_BYTES: &str = "dtm_container_network_transmit_bytes_total";
+/// The same in packets.
+pub const SENT_PACKETS: &str = "dtm_container_network_transmit_packets_total";
+/// What the containers of a network have received.
+pub const NETWORK_RECEIVED: &str = "dtm_network_containers_receive_bytes_total";
+/// What they have sent.
+pub const NETWORK_SENT: &str = "dtm_network_containers_transmit_bytes_total";
 
 /// Payload of every datagram.
-pub(crate) const PAYLOAD: u64 = 500;
+pub const PAYLOAD: u64 = 500;
 /// A datagram on the wire: Ethernet, IPv4, UDP, payload.
-pub(crate) const DATAGRAM: u64 = 14 + 20 + 8 + PAYLOAD;
+pub const DATAGRAM: u64 = 14 + 20 + 8 + PAYLOAD;
 /// An ARP request or answer on the wire.
-pub(crate) const ARP: u64 = 42;
+pub const ARP: u64 = 42;
 /// How long final totals stay in these tests.
-pub(crate) const LINGER: &str = "3s";
+pub const LINGER: &str = "3s";
 
 /// An engine with a silent network and a receiver on it, watched by a dtm in this mode.
-pub(crate) fn stage(options: EngineOptions, mode: &str) -> Result<(Scene, Watch)> {
+pub fn stage(options: EngineOptions, mode: &str) -> Result<(Scene, Watch)> {
     let mut scene = Scene::new(options)?;
     scene.make_silent_network()?;
     scene.start_dtm(&["--attach-mode", mode, "--linger", LINGER])?;
@@ -33,17 +40,17 @@ pub(crate) fn stage(options: EngineOptions, mode: &str) -> Result<(Scene, Watch)
 }
 
 /// As [`stage`], of an engine as it comes.
-pub(crate) fn plain_stage(kind: EngineKind, mode: &str) -> Result<(Scene, Watch)> {
+pub fn plain_stage(kind: EngineKind, mode: &str) -> Result<(Scene, Watch)> {
     stage(EngineOptions::new(kind), mode)
 }
 
 /// The address of a container's receiving socket.
-pub(crate) fn port_of(scene: &Scene, container: &str, network: &str) -> Result<String> {
+pub fn port_of(scene: &Scene, container: &str, network: &str) -> Result<String> {
     Ok(format!("{}:5002", scene.address(container, network, false)?))
 }
 
 /// Sends datagrams of [`PAYLOAD`] from a running container.
-pub(crate) fn send(scene: &Scene, from: &str, to: &str, datagrams: u64) -> Result<()> {
+pub fn send(scene: &Scene, from: &str, to: &str, datagrams: u64) -> Result<()> {
     let (count, size) = (datagrams.to_string(), PAYLOAD.to_string());
     scene
         .exec(from, &["traffic", "udp-send", to, &count, &size])
@@ -51,7 +58,7 @@ pub(crate) fn send(scene: &Scene, from: &str, to: &str, datagrams: u64) -> Resul
 }
 
 /// A shell script that sends `bursts` times ten datagrams of [`PAYLOAD`] to each of these.
-pub(crate) fn bursts(to: &[&str], bursts: u64) -> String {
+pub fn bursts(to: &[&str], bursts: u64) -> String {
     let sends: Vec<_> = to
         .iter()
         .map(|to| format!("traffic udp-send {to} 10 {PAYLOAD} >/dev/null || exit 1"))
@@ -60,7 +67,7 @@ pub(crate) fn bursts(to: &[&str], bursts: u64) -> String {
 }
 
 /// Starts a container on the silent network with these arguments of `docker run`.
-pub(crate) fn run(scene: &Scene, name: &str, options: &[&str], script: &str) -> Result<()> {
+pub fn run(scene: &Scene, name: &str, options: &[&str], script: &str) -> Result<()> {
     let run = ["run", "--detach", "--stop-signal", "KILL"];
     let place = ["--name", name, "--network", SILENT];
     let script = [IMAGE, "sh", "-c", script];
@@ -71,7 +78,7 @@ pub(crate) fn run(scene: &Scene, name: &str, options: &[&str], script: &str) -> 
 }
 
 /// The 12 digits of a container's id.
-pub(crate) fn id_of(scene: &Scene, container: &str) -> Result<String> {
+pub fn id_of(scene: &Scene, container: &str) -> Result<String> {
     let id = scene
         .engine
         .docker(["inspect", "--format", "{{.Id}}", container])?;
@@ -79,7 +86,7 @@ pub(crate) fn id_of(scene: &Scene, container: &str) -> Result<String> {
 }
 
 /// What dtm says a container has sent over all its series: packets and bytes; none where it has no series.
-pub(crate) fn sent(scene: &Scene, id: &str) -> Result<Option<(u64, u64)>> {
+pub fn sent(scene: &Scene, id: &str) -> Result<Option<(u64, u64)>> {
     let samples = scene.samples()?;
     let of = [("container_id", id)];
     let is_there = samples.all(SENT_BYTES, &of).next().is_some();
@@ -88,7 +95,7 @@ pub(crate) fn sent(scene: &Scene, id: &str) -> Result<Option<(u64, u64)>> {
 
 /// Waits until a container has sent as many datagrams, and holds it to having sent nothing else but the questions and
 /// answers that come before a datagram: each byte is accounted for.
-pub(crate) fn has_sent(scene: &Scene, id: &str, datagrams: u64) -> Result<(u64, u64)> {
+pub fn has_sent(scene: &Scene, id: &str, datagrams: u64) -> Result<(u64, u64)> {
     let (packets, bytes) = eventually(PATIENCE, &format!("{id} has sent {datagrams} datagrams"), || {
         Ok(sent(scene, id)?.filter(|(_packets, bytes)| *bytes >= datagrams * DATAGRAM))
     })?;
@@ -107,7 +114,7 @@ pub(crate) fn has_sent(scene: &Scene, id: &str, datagrams: u64) -> Result<(u64, 
 }
 
 /// What dtm has counted of one series, by the container's id.
-pub(crate) fn counted(scene: &Scene, id: &str, endpoint: &Endpoint) -> Result<Moved> {
+pub fn counted(scene: &Scene, id: &str, endpoint: &Endpoint) -> Result<Moved> {
     let samples = scene.samples()?;
     let labels = [
         ("container_id", id),
@@ -122,7 +129,7 @@ pub(crate) fn counted(scene: &Scene, id: &str, endpoint: &Endpoint) -> Result<Mo
 
 /// Waits until dtm's count of a series is what the kernel has counted over all its generations: `before`, and what it
 /// says now.
-pub(crate) fn goes_on(scene: &Scene, id: &str, endpoint: &Endpoint, before: Moved) -> Result<Moved> {
+pub fn goes_on(scene: &Scene, id: &str, endpoint: &Endpoint, before: Moved) -> Result<Moved> {
     scene.wait_named(endpoint)?;
     let counted = eventually(PATIENCE, "the traffic pauses", || {
         let kernel = scene.kernel(endpoint)?;
@@ -139,7 +146,7 @@ pub(crate) fn goes_on(scene: &Scene, id: &str, endpoint: &Endpoint, before: Move
 }
 
 /// Waits for the number of containers that dtm says are in a state.
-pub(crate) fn wait_state(scene: &Scene, state: &str, count: u64) -> Result<()> {
+pub fn wait_state(scene: &Scene, state: &str, count: u64) -> Result<()> {
     eventually(PATIENCE, &format!("{count} containers are {state}"), || {
         let now = scene.samples()?.get("dtm_containers", &[("state", state)])?;
         Ok((now == count).then_some(()))
@@ -147,7 +154,7 @@ pub(crate) fn wait_state(scene: &Scene, state: &str, count: u64) -> Result<()> {
 }
 
 /// Waits until a container has no series any more.
-pub(crate) fn wait_gone(scene: &Scene, id: &str) -> Result<()> {
+pub fn wait_gone(scene: &Scene, id: &str) -> Result<()> {
     eventually(PATIENCE, &format!("the series of {id} have gone"), || {
         let samples = scene.samples()?;
         let mut left = samples
@@ -158,7 +165,7 @@ pub(crate) fn wait_gone(scene: &Scene, id: &str) -> Result<()> {
 }
 
 /// How many of the gauges of a container are there: only while it lives.
-pub(crate) fn gauges(scene: &Scene, id: &str) -> Result<usize> {
+pub fn gauges(scene: &Scene, id: &str) -> Result<usize> {
     let samples = scene.samples()?;
     let of = [("container_id", id)];
     let names = [
@@ -170,7 +177,7 @@ pub(crate) fn gauges(scene: &Scene, id: &str) -> Result<usize> {
 }
 
 /// Waits until dtm says that Docker answers, or that it does not.
-pub(crate) fn wait_docker(scene: &Scene, up: u64) -> Result<()> {
+pub fn wait_docker(scene: &Scene, up: u64) -> Result<()> {
     eventually(PATIENCE, &format!("dtm_docker_up is {up}"), || {
         Ok((scene.samples()?.get("dtm_docker_up", &[])? == up).then_some(()))
     })

@@ -1,0 +1,284 @@
+//! Keeping the journal: whatever becomes of this process, the next one finds the state as of the last event.
+//!
+//! What was changed by one event is written together, before the next one is looked at. So nothing that was shown is
+//! newer than the journal, and nothing in it is half of a step.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    sync::Arc,
+};
+
+use dtm_common::{drops::DropKey, index::InterfaceKey};
+use serde::Serialize;
+
+use super::{
+    Tracker,
+    drops::EndedSlot,
+    interfaces::{AttachmentState, DEVICES, Interface, OWN_NETNS},
+    records::{
+        Clock, ContainerRecord, EndedRecord, HiddenRecord, InterfaceRecord, NetworkRecord, OrphanRecord,
+        TotalsRecord,
+    },
+    restoring::Left,
+};
+use crate::{bpf::Pins, docker::ContainerId, journal::Journal};
+
+/// How the names of entries begin, by what they are of.
+pub(super) const CONTAINER: &str = "container/";
+pub(super) const NETWORK: &str = "network/";
+pub(super) const INTERFACE: &str = "interface/";
+pub(super) const ORPHAN: &str = "orphan/";
+pub(super) const ENDED: &str = "ended/";
+pub(super) const HIDDEN: &str = "hidden/";
+/// The name of what there is one of.
+pub(super) const TOTALS: &str = "totals";
+
+/// The journal, and what it has not been told yet.
+pub(super) struct Recorder {
+    pub(super) pins: Arc<Pins>,
+    pub(super) journal: Journal<Pins>,
+    clock: Clock,
+    /// Orphans and ended slots it has.
+    orphans: HashSet<u64>,
+    ended: HashSet<u32>,
+    hidden: HashSet<u32>,
+}
+
+/// What has changed since the journal was last told, beside what notes its changes itself.
+#[derive(Debug, Default)]
+pub(super) struct Unrecorded {
+    pub(super) orphans: bool,
+    pub(super) ended: bool,
+    /// Namespaces that hide networks.
+    pub(super) hidden: bool,
+    /// Drops that are kept elsewhere and are to be removed from the kernel's map once the journal says so.
+    pub(super) folded: HashSet<DropKey>,
+}
+
+impl Unrecorded {
+    fn is_any(&self) -> bool {
+        self.orphans || self.ended || self.hidden || !self.folded.is_empty()
+    }
+}
+
+impl Recorder {
+    /// `left` is what the journal says already.
+    pub(super) fn new(pins: Arc<Pins>, journal: Journal<Pins>, clock: Clock, left: &Left) -> Self {
+        Self {
+            pins,
+            journal,
+            clock,
+            orphans: left.orphans(),
+            ended: left.ended(),
+            hidden: left.hidden.iter().map(|hidden| hidden.number).collect(),
+        }
+    }
+
+    fn put(&mut self, name: &str, record: &impl Serialize) -> io::Result<()> {
+        self.journal.put(name, &serde_json::to_vec(record)?)
+    }
+
+    /// Notes that somebody watches at this moment.
+    pub(super) fn see(&mut self) {
+        self.journal.see(Clock::new().now());
+    }
+}
+
+impl Tracker {
+    /// Writes down everything, for the first time.
+    pub(super) fn record_all(&mut self) {
+        self.unrecorded.orphans = true;
+        self.record();
+    }
+
+    /// Writes down what has changed.
+    pub(super) fn record(&mut self) {
+        let is_changed = self.interfaces.is_changed()
+            || self.containers.is_changed()
+            || self.networks.is_changed()
+            || self.unrecorded.is_any();
+        if !is_changed {
+            return;
+        }
+        let interfaces = self.interfaces.take_changed();
+        let containers = self.containers.take_changed();
+        let networks = self.networks.take_changed();
+        let Unrecorded {
+            orphans,
+            ended,
+            hidden,
+            folded: _,
+        } = &mut self.unrecorded;
+        (*orphans, *ended, *hidden) = (false, false, false);
+        if let Some(mut recorder) = self.recorder.take() {
+            match self.write(&mut recorder, interfaces, containers, networks) {
+                Ok(()) => self.recorder = Some(recorder),
+                Err(error) => self.give_up_recording(&recorder.pins, &error),
+            }
+        }
+        // Only now: whoever came in between would have added them twice.
+        let folded = std::mem::take(&mut self.unrecorded.folded);
+        self.remove_drops(&folded);
+    }
+
+    fn write(
+        &mut self,
+        recorder: &mut Recorder,
+        interfaces: HashSet<InterfaceKey>,
+        containers: HashSet<ContainerId>,
+        networks: HashSet<Arc<str>>,
+    ) -> io::Result<()> {
+        let clock = recorder.clock;
+        for key in interfaces {
+            let name = format!("{INTERFACE}{}/{}", key.netns, key.ifindex);
+            match self.interfaces.get(&key) {
+                Some(interface) => {
+                    let place = match key.netns {
+                        DEVICES => self.devices.place(key),
+                        _ => (None, None),
+                    };
+                    recorder.put(&name, &InterfaceRecord::new(interface, place, clock))?;
+                }
+                None => recorder.journal.remove(&name)?,
+            }
+        }
+        for id in containers {
+            let name = format!("{CONTAINER}{}", id.full());
+            match self.containers.get(&id) {
+                Some(tracked) => recorder.put(&name, &ContainerRecord::new(tracked, clock))?,
+                None => recorder.journal.remove(&name)?,
+            }
+        }
+        for id in networks {
+            let name = format!("{NETWORK}{id}");
+            match self.networks.kept(&id) {
+                Some(kept) => recorder.put(&name, &NetworkRecord::new(kept, clock))?,
+                None => recorder.journal.remove(&name)?,
+            }
+        }
+        self.write_orphans(recorder)?;
+        self.write_ended(recorder)?;
+        self.write_hidden(recorder)?;
+        recorder.put(TOTALS, &self.totals())?;
+        recorder.see();
+        recorder.journal.commit()
+    }
+
+    fn write_orphans(&self, recorder: &mut Recorder) -> io::Result<()> {
+        let mut gone = std::mem::take(&mut recorder.orphans);
+        for orphan in &self.orphans {
+            let number = orphan.generation.number;
+            gone.remove(&number);
+            recorder.orphans.insert(number);
+            let record = OrphanRecord::new(orphan, recorder.clock);
+            recorder.put(&format!("{ORPHAN}{number}"), &record)?;
+        }
+        gone.iter()
+            .try_for_each(|number| recorder.journal.remove(&format!("{ORPHAN}{number}")))
+    }
+
+    fn write_ended(&self, recorder: &mut Recorder) -> io::Result<()> {
+        let mut gone = std::mem::take(&mut recorder.ended);
+        for ended in &self.ended_slots {
+            let EndedSlot { slot, of, since } = ended;
+            recorder.ended.insert(*slot);
+            // What has ended is not changed any more.
+            if gone.remove(slot) {
+                continue;
+            }
+            let record = EndedRecord {
+                slot: *slot,
+                of: of.clone(),
+                since: recorder.clock.number(*since),
+            };
+            recorder.put(&format!("{ENDED}{slot}"), &record)?;
+        }
+        gone.iter()
+            .try_for_each(|slot| recorder.journal.remove(&format!("{ENDED}{slot}")))
+    }
+
+    fn write_hidden(&self, recorder: &mut Recorder) -> io::Result<()> {
+        let mut gone = std::mem::take(&mut recorder.hidden);
+        // Those that are not found again yet may still be.
+        for number in self.left_hidden.keys() {
+            gone.remove(number);
+            recorder.hidden.insert(*number);
+        }
+        for (number, namespace) in &self.namespaces {
+            let Some(inode) = namespace.inode.filter(|_inode| *number != OWN_NETNS) else {
+                continue;
+            };
+            gone.remove(number);
+            recorder.hidden.insert(*number);
+            let record = HiddenRecord {
+                number: *number,
+                inode,
+                cookie: namespace.cookie,
+            };
+            recorder.put(&format!("{HIDDEN}{number}"), &record)?;
+        }
+        gone.iter()
+            .try_for_each(|number| recorder.journal.remove(&format!("{HIDDEN}{number}")))
+    }
+
+    fn totals(&self) -> TotalsRecord {
+        let by_name = |counts: &BTreeMap<&'static str, u64>| {
+            let counts = counts.iter().filter(|(_name, count)| **count != 0);
+            counts.map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let past_drops = self.past_drops.iter();
+        let folded = self.unrecorded.folded.iter();
+        TotalsRecord {
+            last_generation: self.last_generation,
+            last_number: self.containers.last_number(),
+            unattributed: self.unattributed,
+            past_drops: past_drops
+                .map(|(reason, (all, of_nobody))| (*reason, *all, *of_nobody))
+                .collect(),
+            attach_errors: by_name(&self.counts.attach_errors),
+            map_update_errors: by_name(&self.counts.map_update_errors),
+            events_lost: by_name(&self.counts.events_lost),
+            reattached: self.counts.reattached,
+            unwatched: self.unwatched.as_nanos() as u64,
+            folded: folded
+                .map(
+                    |DropKey {
+                         owner,
+                         reason,
+                         direction,
+                     }| (*owner, *reason, *direction),
+                )
+                .collect(),
+        }
+    }
+
+    /// Goes on without a journal: there is no memory for it. What it said must not be found any more.
+    fn give_up_recording(&mut self, pins: &Pins, error: &io::Error) {
+        tracing::error!(
+            %error,
+            "cannot write the journal: what is attached is not pinned any more, and ends with this process"
+        );
+        self.unpin(pins);
+    }
+
+    /// Has nothing outlive this process any more. What a thread is about to attach keeps its name for a moment, without
+    /// anybody who could find it.
+    pub(super) fn unpin(&mut self, pins: &Pins) {
+        self.features.insert("pins", false);
+        for key in self.interfaces.keys().copied().collect::<Vec<_>>() {
+            if let Some(Interface {
+                attachment: AttachmentState::Attached(attachment),
+                ..
+            }) = self.interfaces.get_mut(&key)
+            {
+                attachment.unpin();
+            }
+        }
+        self.spares.unpin();
+        self.kernel.unpin();
+        if let Err(error) = pins.forget() {
+            tracing::warn!(%error, "cannot remove pins");
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Taking over what an earlier process has left: who is who, what was counted, and what is attached.
+//!
+//! Nothing is attached anew that is still there. What is not there any more is found by the same looks that find it at any
+//! other time: interfaces by listing them, groups by listing those, links and filters by looking after them.
+
+mod left;
+mod links;
+mod moves;
+mod resuming;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dtm_common::{
+    drops::{Address, DropKey, DropTally, OWNER_NONE},
+    index::InterfaceKey,
+};
+
+pub(super) use self::left::Left;
+use self::{links::Links, moves::Moves};
+use super::{
+    Counts, Tracker,
+    attaching::Generation,
+    containers::{Series, Tracked},
+    drops::EndedSlot,
+    interfaces::{AttachmentState, DEVICES, GROUPS, Interface, Role},
+    nameless::Orphan,
+    records::{
+        AttachedRecord, Clock, ContainerRecord, EndedRecord, InterfaceRecord, OrphanRecord, TotalsRecord,
+        drop_key, key,
+    },
+    spares::Lasting,
+};
+use crate::{
+    bpf::{Attachment, Former, Found, Mode, Pins},
+    docker::ContainerId,
+};
+
+/// What was found at the start, by the `found` label of `dtm_takeover_interfaces`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takeover {
+    /// Went on counting.
+    pub(super) attached: u64,
+    /// Were there, with a program taken off.
+    pub(super) detached: u64,
+    /// Had gone meanwhile.
+    pub(super) gone: u64,
+}
+
+impl Takeover {
+    /// By the label.
+    pub(super) fn by_found(self) -> BTreeMap<&'static str, u64> {
+        let Self {
+            attached,
+            detached,
+            gone,
+        } = self;
+        [("attached", attached), ("detached", detached), ("gone", gone)].into()
+    }
+}
+
+impl Tracker {
+    /// Takes over what was found. `pins` is where this process has its own.
+    pub(super) fn restore(&mut self, found: Found, left: Left, pins: &Arc<Pins>, clock: Clock) {
+        let now = Instant::now();
+        let Found { seen, former, .. } = found;
+        let Left {
+            totals,
+            containers,
+            networks,
+            mut interfaces,
+            orphans,
+            ended,
+            hidden,
+        } = left;
+        let away = Duration::from_nanos(clock.now().saturating_sub(seen));
+        tracing::info!(
+            interfaces = interfaces.len(),
+            containers = containers.len(),
+            away = ?away,
+            from_layout = former.as_ref().map(Former::layout),
+            "taking over from an earlier dtm"
+        );
+        self.unwatched = Duration::from_nanos(totals.unwatched) + away;
+        self.restore_totals(&totals);
+        for (id, network) in networks {
+            self.networks.restore(id, network.kept(clock));
+        }
+        let moves = self.moves(former.is_some(), &containers, &interfaces, &orphans, &ended);
+        self.restore_containers(containers, &moves, clock);
+        let mut in_use = BTreeSet::new();
+        for orphan in orphans {
+            let Some(slot) = moves.slot(orphan.slot) else {
+                continue;
+            };
+            in_use.insert(slot);
+            self.restore_orphan(orphan, slot, clock);
+        }
+        if !moves.are_any() {
+            in_use.extend(ended.iter().map(|ended| ended.slot));
+            self.ended_slots = ended
+                .into_iter()
+                .map(|EndedRecord { slot, of, since }| EndedSlot {
+                    slot,
+                    of,
+                    since: clock.moment(since),
+                })
+                .collect();
+        }
+        let mut links = Links::find(pins, former.as_ref().map(|former| &former.pins));
+        let mut groups = Vec::new();
+        let mut devices = Vec::new();
+        if let Some(former) = &former {
+            match former.drops() {
+                Ok(drops) => self.move_drops(drops, &moves),
+                Err(error) => tracing::warn!(%error, "cannot read what an earlier dtm has counted of drops"),
+            }
+        } else {
+            let folded: Vec<_> = totals.folded.iter().copied().map(drop_key).collect();
+            self.remove_drops(&folded);
+        }
+        for record in &mut interfaces {
+            // Those of the maps before the former ones.
+            if former.is_some() && record.former.take().is_some() {
+                tracing::warn!(
+                    "an earlier dtm ended while it took over: what was counted before it is missing"
+                );
+            }
+        }
+        let is_moved = former.is_some();
+        self.former = former;
+        for record in interfaces {
+            // Where there are fewer slots than before, its links go with the others that nobody takes.
+            let Some(slot) = moves.slot(record.slot) else {
+                continue;
+            };
+            in_use.insert(slot);
+            let key = key(record.key);
+            if key.netns == DEVICES {
+                devices.push((key, record.here, record.inside));
+            }
+            let interface = restored(record, slot, is_moved, &mut links, clock);
+            if key.netns == GROUPS {
+                groups.extend(
+                    container_of(&interface.role).map(|id| (id, PathBuf::from(&*interface.link.name), key)),
+                );
+            }
+            self.restore_interface(key, interface);
+        }
+        links.take_off();
+        self.groups.restore(groups);
+        self.devices.restore(devices);
+        if !is_moved {
+            let lasting = Lasting {
+                pins: Arc::clone(pins),
+                program: self.kernel.program,
+            };
+            in_use.extend(self.spares.restore(&lasting, |slot| in_use.contains(&slot)));
+        }
+        self.slots.restore(&in_use, now);
+        self.restore_owners();
+        self.left_hidden = hidden.into_iter().map(|hidden| (hidden.number, hidden)).collect();
+    }
+
+    /// Where the maps are others: slots for all that needs one.
+    fn moves(
+        &self,
+        are_others: bool,
+        containers: &[ContainerRecord],
+        interfaces: &[InterfaceRecord],
+        orphans: &[OrphanRecord],
+        ended: &[EndedRecord],
+    ) -> Moves {
+        if !are_others {
+            return Moves::default();
+        }
+        let numbers: HashMap<&ContainerId, u32> = containers
+            .iter()
+            .map(|record| (&record.container.id, record.number))
+            .collect();
+        let interfaces = interfaces.iter().map(|interface| interface.slot);
+        let orphans = orphans.iter().map(|orphan| orphan.slot);
+        let ended = ended
+            .iter()
+            .filter_map(|ended| Some((ended.slot, *numbers.get(ended.of.as_ref()?)?)));
+        Moves::to(self.slots.limit(), interfaces.chain(orphans), ended.collect())
+    }
+
+    fn restore_totals(&mut self, totals: &TotalsRecord) {
+        self.last_generation = totals.last_generation;
+        self.containers.restore_last_number(totals.last_number);
+        self.unattributed = totals.unattributed;
+        self.past_drops = totals
+            .past_drops
+            .iter()
+            .map(|(reason, all, of_nobody)| (*reason, (*all, *of_nobody)))
+            .collect();
+        let Counts {
+            attach_errors,
+            map_update_errors,
+            events_lost,
+            reattached,
+        } = &mut self.counts;
+        for (counts, left) in [
+            (attach_errors, &totals.attach_errors),
+            (map_update_errors, &totals.map_update_errors),
+            (events_lost, &totals.events_lost),
+        ] {
+            for (name, count) in counts {
+                *count += left.get(*name).copied().unwrap_or_default();
+            }
+        }
+        *reattached += totals.reattached;
+    }
+
+    fn restore_containers(&mut self, containers: Vec<ContainerRecord>, moves: &Moves, clock: Clock) {
+        for record in containers {
+            let past_drops = record.drops();
+            let ContainerRecord {
+                container,
+                number,
+                series,
+                past_drops: _,
+                aliases,
+                ended,
+                destroyed,
+            } = record;
+            let series = series.into_iter().map(|(network, interface, past, added)| {
+                let added = added.map(|added| clock.moment(added));
+                ((network, interface), Series::restored(past, added))
+            });
+            let aliases = aliases.into_iter().map(|alias| moves.owner(alias));
+            self.containers.restore(Tracked {
+                series: series.collect(),
+                past_drops,
+                aliases: aliases
+                    .filter(|alias| *alias != OWNER_NONE && *alias != number)
+                    .collect(),
+                ended: ended.map(|ended| clock.moment(ended)),
+                destroyed,
+                ..Tracked::new(Arc::new(container), number)
+            });
+        }
+    }
+
+    fn restore_orphan(&mut self, orphan: OrphanRecord, slot: u32, clock: Clock) {
+        let OrphanRecord {
+            key: netns_and_index,
+            slot: _,
+            generation,
+            link,
+            bridge,
+            identity,
+            traffic,
+            since,
+        } = orphan;
+        self.unrecorded.orphans = true;
+        self.orphans.push(Orphan {
+            link,
+            bridge,
+            slot,
+            identity,
+            traffic,
+            since: clock.moment(since),
+            generation: Generation {
+                key: key(netns_and_index),
+                number: generation,
+                slot,
+            },
+        });
+    }
+
+    fn restore_interface(&mut self, key: InterfaceKey, interface: Interface) {
+        let slot = interface.slot();
+        if !matches!(key.netns, DEVICES | GROUPS) {
+            let result = if interface.former.is_some() {
+                self.kernel.enter(key, slot)
+            } else {
+                self.kernel.enter_again(key, slot)
+            };
+            self.check_map("index", result);
+        }
+        if let Role::Container(named) = &interface.role
+            && let Some(tracked) = self.containers.get_mut(&named.container)
+        {
+            let series = tracked.series.entry(named.series_key()).or_default();
+            series.live.insert(key);
+            if let Some(inode) = named.netns_inode {
+                *tracked.netns.entry(inode).or_default() += 1;
+            }
+        }
+        self.takeover.attached += u64::from(matches!(interface.attachment, AttachmentState::Attached(_)));
+        self.interfaces.insert(key, interface);
+    }
+
+    /// Tells the kernel side whose everything is, and forgets whatever else it was told.
+    fn restore_owners(&mut self) {
+        let (mut namespaces, mut addresses) = (HashMap::new(), HashMap::<Address, Option<u32>>::new());
+        let mut owners = Vec::new();
+        for interface in self.interfaces.values() {
+            let owner = match &interface.role {
+                Role::Pending { .. } => interface.pending_owner(),
+                Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
+                Role::Container(named) => {
+                    let Some(tracked) = self.containers.get(&named.container) else {
+                        continue;
+                    };
+                    namespaces.extend(named.netns_inode.map(|inode| (inode, tracked.number)));
+                    for address in &named.addresses {
+                        addresses.insert(*address, self.addresses.add(*address, tracked.number));
+                    }
+                    tracked.number
+                }
+            };
+            owners.push((interface.slot(), owner));
+        }
+        for (slot, owner) in owners {
+            let result = self.kernel.set_owner(slot, owner);
+            self.check_map("owners", result);
+        }
+        let (known_namespaces, known_addresses) = self.kernel.owned();
+        for inode in known_namespaces
+            .into_iter()
+            .filter(|inode| !namespaces.contains_key(inode))
+        {
+            let result = self.kernel.set_netns_owner(inode, None);
+            self.check_map("netns_owners", result);
+        }
+        for (inode, number) in namespaces {
+            let result = self.kernel.set_netns_owner(inode, Some(number));
+            self.check_map("netns_owners", result);
+        }
+        let gone = known_addresses
+            .into_iter()
+            .filter(|address| !addresses.contains_key(address));
+        let gone: Vec<_> = gone.map(|address| (address, None)).collect();
+        for (address, owner) in addresses.into_iter().chain(gone) {
+            let result = self.kernel.set_address_owner(address, owner);
+            self.check_map("address_owners", result);
+        }
+    }
+
+    /// Takes in drops that were counted in another map.
+    fn move_drops(&mut self, drops: Vec<(DropKey, DropTally)>, moves: &Moves) {
+        let Some(map) = &mut self.kernel.drops else {
+            return;
+        };
+        let mut failed = None;
+        for (key, tally) in drops {
+            let owner = moves.owner(key.owner);
+            failed = map.add(DropKey { owner, ..key }, tally).err().or(failed);
+        }
+        if let Some(error) = failed {
+            self.count_map_error("drops", &error);
+        }
+    }
+}
+
+/// An interface as its record says it was, with what is there of its attachment.
+fn restored(
+    record: InterfaceRecord,
+    slot: u32,
+    is_moved: bool,
+    links: &mut Links,
+    clock: Clock,
+) -> Interface {
+    let generation = Generation {
+        key: key(record.key),
+        number: record.generation,
+        slot,
+    };
+    let attachment = match record.attached {
+        Some(AttachedRecord::Clsact { transmit, receive }) => Some(Attachment::Clsact { transmit, receive }),
+        // One that was killed may not have said yet that it had attached.
+        Some(AttachedRecord::Tcx | AttachedRecord::Cgroup) | None => {
+            let mode = if generation.key.netns == GROUPS {
+                Mode::Cgroup
+            } else {
+                Mode::Tcx
+            };
+            links.take(record.generation, mode)
+        }
+    };
+    Interface {
+        seen_from: record.seen_from,
+        bridge: record.bridge,
+        attachment: attachment.map_or(AttachmentState::Attaching, AttachmentState::Attached),
+        before: record.before,
+        former: if is_moved {
+            Some(record.slot)
+        } else {
+            record.former
+        },
+        base: record.base,
+        program: record.program,
+        is_restored: true,
+        ..Interface::new(
+            record.link,
+            generation,
+            record.role.role(),
+            clock.moment(record.since),
+        )
+    }
+}
+
+/// Whose group it is.
+fn container_of(role: &Role) -> Option<ContainerId> {
+    match role {
+        Role::Container(named) => Some(named.container.clone()),
+        Role::Pending {
+            identity: Some(identity),
+            ..
+        } => identity.containers.first().cloned(),
+        Role::Pending { identity: None, .. } | Role::Infrastructure { .. } | Role::Bridge { .. } => None,
+    }
+}
