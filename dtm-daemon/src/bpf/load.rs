@@ -10,7 +10,7 @@ use dtm_common::drops::HANDLERS;
 use super::{KernelTypes, Limits, OBJECT, pins::Pins, symbols, sys::MapShape};
 
 /// The maps that outlive the daemon. The others hold what only a reader makes something of.
-pub(super) const PINNED: [&str; 9] = [
+pub(super) const PINNED: [&str; 10] = [
     "INDEX",
     "INDEX_OVERFLOW",
     "COUNTERS",
@@ -20,6 +20,8 @@ pub(super) const PINNED: [&str; 9] = [
     "DROPS",
     "DROP_COUNTER",
     "ERRORS",
+    // What a program says that was loaded by an earlier process is heard, too.
+    "AYA_LOGS",
 ];
 
 /// Where the functions of [`HANDLERS`] are in the running kernel.

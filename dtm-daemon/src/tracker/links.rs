@@ -168,14 +168,6 @@ impl Tracker {
             Role::Pending { .. } | Role::Container(_) => interface.pending_owner(),
             Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
         };
-        if let Err(error) = self.kernel.enter(key, slot) {
-            self.unindexed = true;
-            self.count_map_error("index", &error);
-            self.slots.give_back(slot, now);
-            return;
-        }
-        let result = self.kernel.set_owner(slot, owner);
-        self.check_map("owners", result);
         let (netns, ifindex) = (key.netns, key.ifindex);
         tracing::debug!(
             interface = &*interface.link.name,
@@ -185,6 +177,17 @@ impl Tracker {
             "attaching"
         );
         self.interfaces.insert(key, interface);
+        // Before the kernel side is told: whoever takes over takes out of its maps what the journal has.
+        self.record();
+        if let Err(error) = self.kernel.enter(key, slot) {
+            self.unindexed = true;
+            self.count_map_error("index", &error);
+            self.interfaces.remove(&key);
+            self.slots.give_back(slot, now);
+            return;
+        }
+        let result = self.kernel.set_owner(slot, owner);
+        self.check_map("owners", result);
         self.await_attachment(key);
         self.order(key.netns, AttachJob::Attach { generation, bulk });
     }

@@ -8,6 +8,7 @@ mod programs;
 mod programs_at;
 mod rtnl;
 mod scrapes;
+mod takeover;
 
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ fn main() -> Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::thread::available_parallelism()?;
     println!("kernel {}, {cpus} CPUs", kernel.trim());
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("programs", programs::run),
         ("births", births::run),
         ("groups", groups::run),
         ("scrapes", scrapes::run),
+        ("takeover", takeover::run),
     ];
     // cargo adds an option of its own.
     let arguments = std::env::args().skip(1);

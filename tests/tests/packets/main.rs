@@ -15,6 +15,7 @@ mod instances;
 mod links;
 mod moves;
 mod namespace;
+mod pins;
 mod plain;
 mod random;
 mod segments;

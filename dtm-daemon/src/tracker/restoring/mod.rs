@@ -74,7 +74,7 @@ impl Tracker {
             networks,
             mut interfaces,
             orphans,
-            ended,
+            mut ended,
             hidden,
         } = left;
         let away = Duration::from_nanos(clock.now().saturating_sub(seen));
@@ -101,6 +101,7 @@ impl Tracker {
             self.restore_orphan(orphan, slot, clock);
         }
         if !moves.are_any() {
+            ended.retain(|ended| moves.slot(ended.slot).is_some());
             in_use.extend(ended.iter().map(|ended| ended.slot));
             self.ended_slots = ended
                 .into_iter()
@@ -176,7 +177,7 @@ impl Tracker {
         ended: &[EndedRecord],
     ) -> Moves {
         if !are_others {
-            return Moves::default();
+            return Moves::none(self.slots.limit());
         }
         let numbers: HashMap<&ContainerId, u32> = containers
             .iter()

@@ -5,20 +5,32 @@ use std::collections::HashMap;
 use dtm_common::drops::{OWNER_NONE, OWNER_PENDING};
 
 /// New slots in the place of those of other maps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Moves {
     /// None where the maps are the same.
     slots: Option<HashMap<u32, Option<u32>>>,
+    /// How many slots there are.
+    limit: u32,
     /// Whose the drops of slots are that have ended: numbers of containers.
     ended: HashMap<u32, u32>,
 }
 
 impl Moves {
+    /// None: of `limit` slots each is the same.
+    pub(super) fn none(limit: u32) -> Self {
+        Self {
+            slots: None,
+            limit,
+            ended: HashMap::new(),
+        }
+    }
+
     /// To the first slots of `limit`, of those that are in use.
     pub(super) fn to(limit: u32, in_use: impl Iterator<Item = u32>, ended: HashMap<u32, u32>) -> Self {
         let mut new = 0..limit;
         Self {
             slots: Some(in_use.map(|old| (old, new.next())).collect()),
+            limit,
             ended,
         }
     }
@@ -31,7 +43,7 @@ impl Moves {
     /// The slot in the place of this one; none where there are too few.
     pub(super) fn slot(&self, slot: u32) -> Option<u32> {
         match &self.slots {
-            None => Some(slot),
+            None => Some(slot).filter(|slot| *slot < self.limit),
             Some(moved) => moved.get(&slot).copied().flatten(),
         }
     }
@@ -55,7 +67,8 @@ mod tests {
 
     #[test]
     fn the_same_maps_have_the_same_slots() {
-        let moves = Moves::default();
+        let moves = Moves::none(8);
+        assert_eq!(moves.slot(8), None, "somebody has written into the journal");
         assert_eq!(
             (moves.slot(7), moves.owner(OWNER_PENDING | 7), moves.owner(3)),
             (Some(7), OWNER_PENDING | 7, 3)
