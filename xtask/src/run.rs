@@ -55,6 +55,10 @@ fn observe(dtm: &Path, arguments: &[OsString]) -> Result<()> {
     let interrupt = Interrupt::listen()?;
     let mut command = Command::new(dtm);
     command.args(arguments);
+    // Who only wants to look leaves nothing behind; a flag says otherwise.
+    if env::var_os("DTM_NO_PIN").is_none() {
+        command.env("DTM_NO_PIN", "true");
+    }
     // A terminal's Ctrl-C comes to this process, which passes it on once.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut running = Running::spawn(&mut command)?;

@@ -35,7 +35,7 @@ pub use record::netns_cookie;
 pub use side::{Hook, Side};
 pub use standing::{Place, Standing};
 pub use sys::{CgroupLink, TcxLink, TcxProbe, cgroup_programs, tcx_is_supported};
-pub use taking_over::{Former, Found, Kept};
+pub use taking_over::{FORMER, Former, Found, Kept};
 
 use crate::net::{NetlinkError, Requests};
 

@@ -44,8 +44,11 @@ pub struct Found {
     pub entries: Entries,
     /// When it was last there, by the clock of who wrote it.
     pub seen: u64,
-    /// Its maps and pins, where they are not gone on with.
+    /// Maps that are not gone on with and still of use.
     pub former: Option<Former>,
+    /// Whether they are what the entries are of: slots are others in this run's maps. Else an earlier process had begun to
+    /// leave them.
+    pub is_moved: bool,
 }
 
 /// A run whose maps are of another shape.
@@ -56,6 +59,9 @@ pub struct Former {
     counters: Option<SharedMemory>,
     drops: Option<OwnedFd>,
 }
+
+/// The journal's name for the run whose maps are still of use beside its own.
+pub const FORMER: &str = "former";
 
 /// A run that was left.
 struct Left {
@@ -87,6 +93,10 @@ impl Kernel {
             Some(left) if going_on => left.pins.clone(),
             _ => Pins::begin(bpffs, netns).context("make directories for pins")?,
         };
+        let left_before = left
+            .as_ref()
+            .filter(|_left| going_on)
+            .and_then(|left| former_of(&left.entries, &mut obsolete));
         ground.pins = Some(&pins);
         ground.has_programs = going_on && left.as_ref().is_some_and(|left| left.record.program == program);
         let cpus = ground.cpus;
@@ -98,7 +108,8 @@ impl Kernel {
                     let found = Found {
                         entries,
                         seen,
-                        former: None,
+                        former: left_before,
+                        is_moved: false,
                     };
                     (journal, Some(found))
                 }
@@ -112,6 +123,7 @@ impl Kernel {
         match load() {
             Ok((kernel, mut journal, found)) => {
                 note_symbols(&symbols);
+                pins.forget_other_programs(program);
                 let record = KernelRecord::new(program, symbols.ok(), limits.slots, cpus);
                 journal.put(record::NAME, &serde_json::to_vec(&record)?)?;
                 let kept = Kept {
@@ -195,26 +207,38 @@ impl Found {
             entries,
             record,
         } = left;
+        Self {
+            entries,
+            seen: journal.seen(),
+            former: Some(Former::new(pins, record)),
+            is_moved: true,
+        }
+    }
+}
+
+/// The maps that an earlier process had begun to leave, out of the runs that are of no other use.
+fn former_of(entries: &Entries, obsolete: &mut Vec<Pins>) -> Option<Former> {
+    let name: String = serde_json::from_slice(entries.get(FORMER)?).ok()?;
+    let at = obsolete.iter().position(|pins| pins.name() == name)?;
+    let (_journal, _entries, record) = read(&obsolete[at]).ok()?;
+    Some(Former::new(obsolete.swap_remove(at), record))
+}
+
+impl Former {
+    fn new(pins: Pins, record: KernelRecord) -> Self {
         let bytes = record.banks * record.slots as usize * record.slot.size;
         let counters = sys::open(&pins.map("COUNTERS")).and_then(|map| SharedMemory::mapped(map, bytes));
         let counters = counters
             .inspect_err(|error| tracing::warn!(%error, "cannot read what an earlier dtm has counted"))
             .ok();
-        let seen = journal.seen();
         Self {
-            entries,
-            seen,
-            former: Some(Former {
-                drops: sys::open(&pins.map("DROPS")).ok(),
-                counters,
-                record,
-                pins,
-            }),
+            drops: sys::open(&pins.map("DROPS")).ok(),
+            counters,
+            record,
+            pins,
         }
     }
-}
 
-impl Former {
     /// What a slot has counted.
     pub fn read(&self, slot: u32) -> Traffic {
         let KernelRecord {

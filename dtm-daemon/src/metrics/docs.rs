@@ -14,6 +14,8 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
 - **Direction is the container's**: *receive* is what it is offered, *transmit* what it sends. At a bridge, *receive*
   is into the network.
 - Counters start at 0 when dtm first sees a container; nothing is taken over from the kernel's own counters.
+- They go on through dtm's own end: what is attached counts while no dtm runs, and the next one shows it, unless `--no-pin`
+  forbids that or there is no place for it. Numbers of the process itself (`process_*`, `dtm_takeover_interfaces`) start anew.
 - Where the kernel's counters grow by something else, and by exactly how much: [counting.md](counting.md).
 - When a container ends, its counters stay unchanged for `--linger` (5 minutes) and then go; its gauges go at once.
 - When a living container leaves a network, its series of that network stay for its return. They go, after `--linger`, once

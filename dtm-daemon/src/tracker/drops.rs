@@ -36,7 +36,7 @@ impl Tracker {
     /// Lets a slot go whose interface is gone; `of` is whose its drops are.
     pub(super) fn end_slot(&mut self, slot: u32, of: Option<ContainerId>, since: Instant) {
         self.ended_slots.push(EndedSlot { slot, of, since });
-        self.unrecorded.ended = true;
+        self.unrecorded.rest = true;
     }
 
     /// Gives back the slots that have ended since the last time. Drops of containers that nothing stands for any more
@@ -46,7 +46,7 @@ impl Tracker {
         if ended.is_empty() {
             return;
         }
-        self.unrecorded.ended = true;
+        self.unrecorded.rest = true;
         let of = |ended: &EndedSlot| self.containers.get(ended.of.as_ref()?);
         let numbers = ended
             .iter()

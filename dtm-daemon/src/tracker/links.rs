@@ -178,7 +178,7 @@ impl Tracker {
         );
         self.interfaces.insert(key, interface);
         // Before the kernel side is told: whoever takes over takes out of its maps what the journal has.
-        self.record();
+        self.record_birth(key);
         if let Err(error) = self.kernel.enter(key, slot) {
             self.unindexed = true;
             self.count_map_error("index", &error);
@@ -296,7 +296,7 @@ impl Tracker {
                 self.end_series(&named, generation.key, slot, traffic, now);
             }
             Role::Pending { identity, .. } => {
-                self.unrecorded.orphans = true;
+                self.unrecorded.rest = true;
                 self.orphans.push(Orphan {
                     link,
                     bridge,

@@ -286,6 +286,7 @@ impl Tracker {
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 () = Looks::due(self.looks.next()) => self.look_at_suspects(),
+                () = Looks::due(self.unrecorded.due()) => self.record(),
                 _tick = look.tick() => {
                     self.look_around();
                     self.look_at_groups();
@@ -301,7 +302,7 @@ impl Tracker {
             if std::mem::take(&mut self.naming_due) {
                 self.name_all();
             }
-            self.record();
+            self.record_soon();
         }
     }
 
@@ -460,6 +461,8 @@ impl Tracker {
             }
             next = self.commands.try_recv().ok();
         }
+        // What is shown is kept.
+        self.record();
         let now = Instant::now();
         answer(snapshots, || self.snapshot(now));
         answer(places, || self.places(now));

@@ -71,7 +71,7 @@ impl Tracker {
     /// Gives up on interfaces that are gone and that nobody will name any more.
     pub(super) fn give_up_orphans(&mut self, now: Instant) {
         let mut too_many = self.orphans.len().saturating_sub(ORPHANS_LIMIT);
-        self.unrecorded.orphans |= !self.orphans.is_empty();
+        self.unrecorded.rest |= !self.orphans.is_empty();
         for orphan in std::mem::take(&mut self.orphans) {
             let expired = has_waited(now, orphan.since, self.docker.since, ORPHAN_PATIENCE);
             if !expired && too_many == 0 {

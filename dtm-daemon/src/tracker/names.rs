@@ -55,7 +55,7 @@ impl Tracker {
             .find(|orphan| orphan.generation == generation)
         {
             orphan.identity = Some(identity);
-            self.unrecorded.orphans = true;
+            self.unrecorded.rest = true;
         }
         self.naming_due = true;
     }
@@ -87,7 +87,7 @@ impl Tracker {
                 Owner::Nobody => self.leave_group(key),
             }
         }
-        self.unrecorded.orphans |= !self.orphans.is_empty();
+        self.unrecorded.rest |= !self.orphans.is_empty();
         for orphan in std::mem::take(&mut self.orphans) {
             let owner = orphan.identity.as_ref().and_then(|identity| {
                 self.choose(orphan.generation.key.netns, orphan.bridge.as_deref(), identity)

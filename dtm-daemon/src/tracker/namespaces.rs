@@ -155,7 +155,7 @@ impl Tracker {
                 for number in std::mem::take(&mut self.left_hidden).into_keys() {
                     self.leave_stale(number);
                 }
-                self.unrecorded.hidden = true;
+                self.unrecorded.rest = true;
                 self.note_readiness();
                 Ok(())
             }
@@ -200,7 +200,9 @@ impl Tracker {
         self.order_resolve(ResolveOrder::Open(number, view));
         let cookie = watched.cookie;
         self.namespaces.insert(number, watched);
-        self.unrecorded.hidden = true;
+        self.unrecorded.rest = true;
+        // Before anything in it is.
+        self.record();
         // An inode can be another namespace's by now.
         if let Some(left) = self.left_hidden.remove(&number)
             && left.cookie != cookie
@@ -230,7 +232,7 @@ impl Tracker {
         self.looks.done(number);
         // Ends with the tracker, if not before.
         drop(self.resolve_jobs.send(ResolveOrder::Close(number)));
-        self.unrecorded.hidden = true;
+        self.unrecorded.rest = true;
         if let Some(namespace) = self.namespaces.remove(&number) {
             tracing::debug!(
                 netns = number,

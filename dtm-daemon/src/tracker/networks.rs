@@ -191,6 +191,7 @@ impl Networks {
             past,
             removed,
         } = kept;
+        self.changed.insert(Arc::clone(&id));
         self.past.extend(past.map(|past| (Arc::clone(&id), past)));
         match (network, removed) {
             (Some(network), Some(since)) => drop(self.removed.insert(id, (network, since))),

@@ -1,12 +1,15 @@
 //! Keeping the journal: whatever becomes of this process, the next one finds the state as of the last event.
 //!
-//! What was changed by one event is written together, before the next one is looked at. So nothing that was shown is
-//! newer than the journal, and nothing in it is half of a step.
+//! What has changed is written together, a moment later: events come in bursts. A new interface is written at once, for it
+//! counts at once, and everything is before anybody is shown it. So nothing that was shown is newer than the journal, and
+//! nothing in it is half of a step. Going back by that moment loses nothing: the kernel's counters are not touched in it, and
+//! a slot rests for longer before it is another's.
 
 use std::{
     collections::{BTreeMap, HashSet},
     io,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use dtm_common::{drops::DropKey, index::InterfaceKey};
@@ -22,7 +25,11 @@ use super::{
     },
     restoring::Left,
 };
-use crate::{bpf::Pins, docker::ContainerId, journal::Journal};
+use crate::{
+    bpf::{FORMER, Pins},
+    docker::ContainerId,
+    journal::Journal,
+};
 
 /// How the names of entries begin, by what they are of.
 pub(super) const CONTAINER: &str = "container/";
@@ -34,6 +41,9 @@ pub(super) const HIDDEN: &str = "hidden/";
 /// The name of what there is one of.
 pub(super) const TOTALS: &str = "totals";
 
+/// How long changes may wait to be written. Less than a slot rests.
+const DELAY: Duration = Duration::from_millis(100);
+
 /// The journal, and what it has not been told yet.
 pub(super) struct Recorder {
     pub(super) pins: Arc<Pins>,
@@ -43,22 +53,29 @@ pub(super) struct Recorder {
     orphans: HashSet<u64>,
     ended: HashSet<u32>,
     hidden: HashSet<u32>,
+    /// As they were last written.
+    totals: TotalsRecord,
 }
 
 /// What has changed since the journal was last told, beside what notes its changes itself.
 #[derive(Debug, Default)]
 pub(super) struct Unrecorded {
-    pub(super) orphans: bool,
-    pub(super) ended: bool,
-    /// Namespaces that hide networks.
-    pub(super) hidden: bool,
+    /// Of orphans, ended slots, namespaces that hide networks, or maps of an earlier run: few, and looked through together.
+    pub(super) rest: bool,
     /// Drops that are kept elsewhere and are to be removed from the kernel's map once the journal says so.
     pub(super) folded: HashSet<DropKey>,
+    /// When it is to be written.
+    due: Option<Instant>,
 }
 
 impl Unrecorded {
+    /// When it is to be written, where there is anything.
+    pub(super) fn due(&self) -> Option<tokio::time::Instant> {
+        self.due.map(Into::into)
+    }
+
     fn is_any(&self) -> bool {
-        self.orphans || self.ended || self.hidden || !self.folded.is_empty()
+        self.rest || !self.folded.is_empty()
     }
 }
 
@@ -72,7 +89,16 @@ impl Recorder {
             orphans: left.orphans(),
             ended: left.ended(),
             hidden: left.hidden.iter().map(|hidden| hidden.number).collect(),
+            totals: TotalsRecord::default(),
         }
+    }
+
+    fn put_totals(&mut self, totals: TotalsRecord) -> io::Result<()> {
+        if totals != self.totals {
+            self.put(TOTALS, &totals)?;
+            self.totals = totals;
+        }
+        Ok(())
     }
 
     fn put(&mut self, name: &str, record: &impl Serialize) -> io::Result<()> {
@@ -88,29 +114,52 @@ impl Recorder {
 impl Tracker {
     /// Writes down everything, for the first time.
     pub(super) fn record_all(&mut self) {
-        self.unrecorded.orphans = true;
+        self.unrecorded.rest = true;
         self.record();
+    }
+
+    /// Sees to it that what has changed is written down soon.
+    pub(super) fn record_soon(&mut self) {
+        match self.unrecorded.due {
+            // Events that come without a pause let nothing else have its turn.
+            Some(due) if due <= Instant::now() => self.record(),
+            None if self.has_to_record() => self.unrecorded.due = Some(Instant::now() + DELAY),
+            Some(_) | None => {}
+        }
+    }
+
+    fn has_to_record(&self) -> bool {
+        self.interfaces.is_changed()
+            || self.containers.is_changed()
+            || self.networks.is_changed()
+            || self.unrecorded.is_any()
+    }
+
+    /// Writes down an interface that is new, before anything counts for it.
+    pub(super) fn record_birth(&mut self, key: InterfaceKey) {
+        let Some(mut recorder) = self.recorder.take() else {
+            return;
+        };
+        let written = self
+            .write_interface(&mut recorder, key)
+            .and_then(|()| recorder.put_totals(self.totals()))
+            .and_then(|()| recorder.journal.commit());
+        match written {
+            Ok(()) => self.recorder = Some(recorder),
+            Err(error) => self.give_up_recording(&recorder.pins, &error),
+        }
     }
 
     /// Writes down what has changed.
     pub(super) fn record(&mut self) {
-        let is_changed = self.interfaces.is_changed()
-            || self.containers.is_changed()
-            || self.networks.is_changed()
-            || self.unrecorded.is_any();
-        if !is_changed {
+        self.unrecorded.due = None;
+        if !self.has_to_record() {
             return;
         }
         let interfaces = self.interfaces.take_changed();
         let containers = self.containers.take_changed();
         let networks = self.networks.take_changed();
-        let Unrecorded {
-            orphans,
-            ended,
-            hidden,
-            folded: _,
-        } = &mut self.unrecorded;
-        (*orphans, *ended, *hidden) = (false, false, false);
+        self.unrecorded.rest = false;
         if let Some(mut recorder) = self.recorder.take() {
             match self.write(&mut recorder, interfaces, containers, networks) {
                 Ok(()) => self.recorder = Some(recorder),
@@ -120,6 +169,16 @@ impl Tracker {
         // Only now: whoever came in between would have added them twice.
         let folded = std::mem::take(&mut self.unrecorded.folded);
         self.remove_drops(&folded);
+        // What is counted under the same keys from now on is not to be removed.
+        if !folded.is_empty()
+            && let Some(mut recorder) = self.recorder.take()
+        {
+            let written = recorder.put_totals(self.totals());
+            match written.and_then(|()| recorder.journal.commit()) {
+                Ok(()) => self.recorder = Some(recorder),
+                Err(error) => self.give_up_recording(&recorder.pins, &error),
+            }
+        }
     }
 
     fn write(
@@ -131,17 +190,7 @@ impl Tracker {
     ) -> io::Result<()> {
         let clock = recorder.clock;
         for key in interfaces {
-            let name = format!("{INTERFACE}{}/{}", key.netns, key.ifindex);
-            match self.interfaces.get(&key) {
-                Some(interface) => {
-                    let place = match key.netns {
-                        DEVICES => self.devices.place(key),
-                        _ => (None, None),
-                    };
-                    recorder.put(&name, &InterfaceRecord::new(interface, place, clock))?;
-                }
-                None => recorder.journal.remove(&name)?,
-            }
+            self.write_interface(recorder, key)?;
         }
         for id in containers {
             let name = format!("{CONTAINER}{}", id.full());
@@ -160,9 +209,26 @@ impl Tracker {
         self.write_orphans(recorder)?;
         self.write_ended(recorder)?;
         self.write_hidden(recorder)?;
-        recorder.put(TOTALS, &self.totals())?;
+        match &self.former {
+            Some(former) => recorder.put(FORMER, &former.pins.name())?,
+            None => recorder.journal.remove(FORMER)?,
+        }
+        recorder.put_totals(self.totals())?;
         recorder.see();
         recorder.journal.commit()
+    }
+
+    fn write_interface(&self, recorder: &mut Recorder, key: InterfaceKey) -> io::Result<()> {
+        let name = format!("{INTERFACE}{}/{}", key.netns, key.ifindex);
+        let Some(interface) = self.interfaces.get(&key) else {
+            return recorder.journal.remove(&name);
+        };
+        let place = match key.netns {
+            DEVICES => self.devices.place(key),
+            _ => (None, None),
+        };
+        let clock = recorder.clock;
+        recorder.put(&name, &InterfaceRecord::new(interface, place, clock))
     }
 
     fn write_orphans(&self, recorder: &mut Recorder) -> io::Result<()> {

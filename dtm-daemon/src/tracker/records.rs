@@ -193,7 +193,7 @@ pub(super) struct HiddenRecord {
 }
 
 /// What there is one of.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TotalsRecord {
     pub(super) last_generation: u64,
     pub(super) last_number: u32,

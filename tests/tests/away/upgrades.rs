@@ -58,12 +58,38 @@ impl Upgrades {
         let arguments = [&self.stage.arguments()[..], further].concat();
         self.stage.scene.kill_dtm()?;
         self.stage.scene.start_other_dtm(program, &arguments)?;
-        self.is_exact()
-            .with_context(|| format!("{program} with {further:?}"))?;
+        self.goes_on_with(layout)
+            .with_context(|| format!("{program} with {further:?}"))
+    }
+
+    /// The same, and `program` is killed right after, as it may be before it has left the other's maps.
+    fn interrupted(&mut self, program: &str, layout: &str) -> Result<()> {
+        self.stage.scene.kill_dtm()?;
+        for _start in 0..3 {
+            self.stage
+                .scene
+                .start_other_dtm(program, &self.stage.arguments())?;
+            self.stage.scene.kill_dtm()?;
+        }
+        self.stage
+            .scene
+            .start_other_dtm(program, &self.stage.arguments())?;
+        self.goes_on_with(layout)
+            .with_context(|| format!("{program}, interrupted"))
+    }
+
+    fn goes_on_with(&mut self, layout: &str) -> Result<()> {
+        self.is_exact()?;
         let host = self.stage.scene.host();
-        eventually(PATIENCE, &format!("the only maps are of {layout}"), || {
-            Ok((pins::layouts(host)? == [layout]).then_some(()))
-        })
+        eventually(
+            PATIENCE,
+            &format!("the only pins are of {layout} and one dtm"),
+            || {
+                let names = pins::all(host)?;
+                let classifiers = names.iter().filter(|name| name.contains("/programs/dtm_"));
+                Ok((pins::layouts(host)? == [layout] && classifiers.count() == 2).then_some(()))
+            },
+        )
     }
 
     fn is_exact(&mut self) -> Result<()> {
@@ -107,6 +133,8 @@ fn an_upgrade_loses_nothing(kind: EngineKind, mode: &'static str) -> Result<()> 
     assert_eq!(all.tags()?, tags, "back again");
     all.to("dtm-other-layout", &[], OTHER_LAYOUT)?;
     all.to("dtm", &[], LAYOUT)?;
+    all.interrupted("dtm-other-layout", OTHER_LAYOUT)?;
+    all.interrupted("dtm", LAYOUT)?;
     all.to("dtm", &["--max-interfaces", "256"], LAYOUT)?;
     all.to("dtm", &[], LAYOUT)?;
     all.stage.finish().map(drop)

@@ -20,6 +20,10 @@ fn nothing_is_doubled_by_ten_crashes(kind: EngineKind, attach_mode: &str) -> Res
     scene.run(NEIGHBOUR, BACK, &["sleep", "3600"])?;
     scene.wait_named(&scene.endpoint(NEIGHBOUR, BACK)?)?;
     let resident = scene.endpoint(RESIDENT, FRONT)?;
+    // One that has taken over need not load what is attached.
+    scene.kill_dtm()?;
+    watched::start_dtm(&mut scene, attach_mode)?;
+    scene.wait_named(&resident)?;
     let before = Holdings::at_rest(&scene)?;
     for _crash in 0..CRASHES {
         let killed = Objects::of(scene.dtm()?.id())?;

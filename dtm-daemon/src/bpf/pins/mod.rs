@@ -132,6 +132,24 @@ impl Pins {
         &self.directory
     }
 
+    /// What tells it from every other of the same network namespace.
+    pub fn name(&self) -> String {
+        format!("v{}-{}", self.layout, self.run)
+    }
+
+    /// Removes the names of the classifiers of other dtms over these maps. Where they are attached, they go on.
+    pub(super) fn forget_other_programs(&self, program: u64) {
+        let own = format!("-{program:016x}");
+        for (name, path) in listed(&self.directory.join(PROGRAMS)) {
+            if name.starts_with("dtm_")
+                && !name.ends_with(&own)
+                && let Err(error) = unlink(&path)
+            {
+                tracing::warn!(name, %error, "cannot remove an earlier dtm's program");
+            }
+        }
+    }
+
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.directory.join(MAPS).join(name)
     }

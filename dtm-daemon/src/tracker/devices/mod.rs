@@ -399,6 +399,7 @@ impl Tracker {
         let result = self.kernel.set_owner(slot, owner);
         self.check_map("owners", result);
         self.interfaces.insert(key, interface);
+        self.record_birth(key);
         Some(Birth { generation, programs })
     }
 }

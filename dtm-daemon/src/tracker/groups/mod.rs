@@ -288,6 +288,7 @@ impl Tracker {
         if let Some(group) = self.groups.by_container.get_mut(id) {
             group.key = Some(key);
         }
+        self.record_birth(key);
         self.await_attachment(key);
         self.groups.order(GroupJob::Attach {
             generation,

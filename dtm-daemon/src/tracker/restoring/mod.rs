@@ -67,7 +67,12 @@ impl Tracker {
     /// Takes over what was found. `pins` is where this process has its own.
     pub(super) fn restore(&mut self, found: Found, left: Left, pins: &Arc<Pins>, clock: Clock) {
         let now = Instant::now();
-        let Found { seen, former, .. } = found;
+        let Found {
+            seen,
+            former,
+            is_moved,
+            entries: _,
+        } = found;
         let Left {
             totals,
             containers,
@@ -90,7 +95,7 @@ impl Tracker {
         for (id, network) in networks {
             self.networks.restore(id, network.kept(clock));
         }
-        let moves = self.moves(former.is_some(), &containers, &interfaces, &orphans, &ended);
+        let moves = self.moves(is_moved, &containers, &interfaces, &orphans, &ended);
         self.restore_containers(containers, &moves, clock);
         let mut in_use = BTreeSet::new();
         for orphan in orphans {
@@ -112,10 +117,8 @@ impl Tracker {
                 })
                 .collect();
         }
-        let mut links = Links::find(pins, former.as_ref().map(|former| &former.pins));
-        let mut groups = Vec::new();
-        let mut devices = Vec::new();
-        if let Some(former) = &former {
+        let links = Links::find(pins, former.as_ref().map(|former| &former.pins));
+        if let Some(former) = former.as_ref().filter(|_former| is_moved) {
             match former.drops() {
                 Ok(drops) => self.move_drops(drops, &moves),
                 Err(error) => tracing::warn!(%error, "cannot read what an earlier dtm has counted of drops"),
@@ -124,37 +127,17 @@ impl Tracker {
             let folded: Vec<_> = totals.folded.iter().copied().map(drop_key).collect();
             self.remove_drops(&folded);
         }
-        for record in &mut interfaces {
-            // Those of the maps before the former ones.
-            if former.is_some() && record.former.take().is_some() {
-                tracing::warn!(
-                    "an earlier dtm ended while it took over: what was counted before it is missing"
-                );
-            }
+        // Those of the maps before the former ones.
+        let are_lost = interfaces
+            .iter_mut()
+            .filter_map(|record| record.former.take_if(|_slot| is_moved));
+        if are_lost.count() > 0 {
+            tracing::warn!(
+                "two dtms of other layouts ended while they took over: what was counted before is missing"
+            );
         }
-        let is_moved = former.is_some();
         self.former = former;
-        for record in interfaces {
-            // Where there are fewer slots than before, its links go with the others that nobody takes.
-            let Some(slot) = moves.slot(record.slot) else {
-                continue;
-            };
-            in_use.insert(slot);
-            let key = key(record.key);
-            if key.netns == DEVICES {
-                devices.push((key, record.here, record.inside));
-            }
-            let interface = restored(record, slot, is_moved, &mut links, clock);
-            if key.netns == GROUPS {
-                groups.extend(
-                    container_of(&interface.role).map(|id| (id, PathBuf::from(&*interface.link.name), key)),
-                );
-            }
-            self.restore_interface(key, interface);
-        }
-        links.take_off();
-        self.groups.restore(groups);
-        self.devices.restore(devices);
+        in_use.extend(self.restore_interfaces(interfaces, &moves, links, clock));
         if !is_moved {
             let lasting = Lasting {
                 pins: Arc::clone(pins),
@@ -165,6 +148,39 @@ impl Tracker {
         self.slots.restore(&in_use, now);
         self.restore_owners();
         self.left_hidden = hidden.into_iter().map(|hidden| (hidden.number, hidden)).collect();
+    }
+
+    /// Takes over interfaces, and says which slots they have. Links that are nobody's are taken off.
+    fn restore_interfaces(
+        &mut self,
+        interfaces: Vec<InterfaceRecord>,
+        moves: &Moves,
+        mut links: Links,
+        clock: Clock,
+    ) -> Vec<u32> {
+        let (mut in_use, mut groups, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+        for record in interfaces {
+            // Where there are fewer slots than before, its links go with the others that nobody takes.
+            let Some(slot) = moves.slot(record.slot) else {
+                continue;
+            };
+            in_use.push(slot);
+            let key = key(record.key);
+            if key.netns == DEVICES {
+                devices.push((key, record.here, record.inside));
+            }
+            let interface = restored(record, slot, moves.are_any(), &mut links, clock);
+            if key.netns == GROUPS {
+                groups.extend(
+                    container_of(&interface.role).map(|id| (id, PathBuf::from(&*interface.link.name), key)),
+                );
+            }
+            self.restore_interface(key, interface, moves.are_any());
+        }
+        links.take_off();
+        self.groups.restore(groups);
+        self.devices.restore(devices);
+        in_use
     }
 
     /// Where the maps are others: slots for all that needs one.
@@ -259,7 +275,7 @@ impl Tracker {
             traffic,
             since,
         } = orphan;
-        self.unrecorded.orphans = true;
+        self.unrecorded.rest = true;
         self.orphans.push(Orphan {
             link,
             bridge,
@@ -275,10 +291,11 @@ impl Tracker {
         });
     }
 
-    fn restore_interface(&mut self, key: InterfaceKey, interface: Interface) {
+    /// `anew`: its slot is one of new maps, in which nothing was counted for it.
+    fn restore_interface(&mut self, key: InterfaceKey, interface: Interface, anew: bool) {
         let slot = interface.slot();
         if !matches!(key.netns, DEVICES | GROUPS) {
-            let result = if interface.former.is_some() {
+            let result = if anew {
                 self.kernel.enter(key, slot)
             } else {
                 self.kernel.enter_again(key, slot)
@@ -398,6 +415,8 @@ fn restored(
         },
         base: record.base,
         program: record.program,
+        // What had this dtm's programs already may have had them only just.
+        renewed: (!is_moved).then(Instant::now),
         is_restored: true,
         ..Interface::new(
             record.link,

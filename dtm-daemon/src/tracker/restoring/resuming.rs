@@ -122,8 +122,10 @@ impl Tracker {
             }
         }
         // The journal says so before the maps go.
+        let former = self.former.take();
+        self.unrecorded.rest = true;
         self.record();
-        if let Some(former) = self.former.take() {
+        if let Some(former) = former {
             match former.pins.remove() {
                 Ok(removed) => tracing::info!(
                     layout = former.layout(),
