@@ -79,7 +79,8 @@ fn other_peoples_text_is_only_text(kind: EngineKind) -> Result<()> {
     assert!(long.len() > 10_000);
     let long_name = "n".repeat(10_000);
     let allowed = "--container-labels=team,com.example/Team \u{E9}";
-    scene.start_dtm(&[allowed])?;
+    // Nothing of it is to be gone on with: the next one sees all of it anew.
+    scene.start_dtm(&[allowed, "--no-pin"])?;
     let id = run(&scene, "strange", STRANGE, &long)?;
     let renamed = run(&scene, &long_name, "\u{1F433}", "")?;
     // This one's interface has its own name for it by the time dtm comes.
