@@ -3,15 +3,15 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
-    programs::{BtfTracePoint, Program, SchedClassifier},
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::{Program, SchedClassifier},
     util::nr_cpus,
 };
 use dtm_common::{
@@ -22,9 +22,9 @@ use dtm_common::{
 
 use super::{
     CgroupWatch, CounterBanks, DropMap, DropReasons, KernelTypes, Template,
-    held::Held,
+    drop_counter::DropCounter,
     load::{self, Constants, Handlers},
-    pins::{DROPS_LINK, Pins},
+    pins::Pins,
     record, sys,
 };
 
@@ -67,12 +67,6 @@ pub struct Kernel {
     ebpf: Ebpf,
 }
 
-/// The tracepoint of drops, and the map that says what counts them.
-struct DropCounter {
-    link: Held,
-    _program: ProgramArray<MapData>,
-}
-
 /// What the kernel side is loaded over.
 pub(super) struct Ground<'a> {
     pub(super) types: Option<KernelTypes>,
@@ -83,6 +77,8 @@ pub(super) struct Ground<'a> {
     pub(super) pins: Option<&'a Pins>,
     /// What an earlier process has loaded there are these programs.
     pub(super) has_programs: bool,
+    /// A run that these maps take the place of.
+    pub(super) former: Option<Pins>,
 }
 
 impl Ground<'_> {
@@ -110,6 +106,7 @@ impl Ground<'_> {
             cpus,
             pins: None,
             has_programs: false,
+            former: None,
         };
         Ok((ground, symbols))
     }
@@ -153,24 +150,23 @@ impl Kernel {
             cpus,
             pins,
             has_programs,
+            former,
         } = ground;
         let program = record::identity(&constants);
         let mut ebpf = load::object(&constants, limits, cpus, pins)?;
         let template = Template::new(&constants, &ebpf, limits)?;
-        let left = pins.filter(|_pins| has_programs);
-        let mut classifier =
-            |name| match left.map(|pins| sys::open(&pins.program(&pinned_name(name, program)))) {
+        let mut classifier = |name| {
+            let pin = pins.map(|pins| pins.program(&pinned_name(name, program)));
+            let left = pin.as_ref().filter(|_pin| has_programs).map(|pin| sys::open(pin));
+            match left {
                 Some(Ok(program)) => Ok(program),
-                _ => load_classifier(
-                    &mut ebpf,
-                    name,
-                    pins.map(|pins| pins.program(&pinned_name(name, program))),
-                ),
-            };
+                _ => load_classifier(&mut ebpf, name, pin),
+            }
+        };
         let classifiers = (classifier("dtm_transmit")?, classifier("dtm_receive")?);
         let drop_counter = types
             .is_some()
-            .then(|| count_drops(&mut ebpf, btf, pins, has_programs));
+            .then(|| DropCounter::start(&mut ebpf, btf, pins, has_programs, former.as_ref()));
         let drop_counter = drop_counter.and_then(|counted| {
             counted
                 .inspect_err(|error| {
@@ -226,15 +222,15 @@ impl Kernel {
 
     /// Leaves the tracepoint of drops attached for whoever comes next, where it has a name.
     pub fn keep(self) {
-        if let Some(DropCounter { link, .. }) = self.drop_counter {
-            link.keep();
+        if let Some(counter) = self.drop_counter {
+            counter.keep();
         }
     }
 
     /// Takes away the name of the tracepoint's link: it goes with this process.
     pub fn unpin(&mut self) {
-        if let Some(DropCounter { link, .. }) = &mut self.drop_counter {
-            link.unpin();
+        if let Some(counter) = &mut self.drop_counter {
+            counter.unpin();
         }
     }
 
@@ -346,49 +342,7 @@ fn pinned_name(name: &str, program: u64) -> String {
     format!("{name}-{program:016x}")
 }
 
-/// Sees to it that drops are counted: by the tracepoint that was attached by an earlier process, where there is one.
-fn count_drops(
-    ebpf: &mut Ebpf,
-    btf: &Path,
-    pins: Option<&Pins>,
-    has_programs: bool,
-) -> anyhow::Result<DropCounter> {
-    let mut counters = ProgramArray::try_from(take(ebpf, "DROP_COUNTER")?)?;
-    let path = pins.map(|pins| pins.link(DROPS_LINK));
-    let left = path.clone().and_then(|path| Held::open(path).ok());
-    let btf = (!has_programs || left.is_none())
-        .then(|| Btf::parse_file(btf, aya::Endianness::default()))
-        .transpose()?;
-    if let Some(btf) = &btf {
-        let counter = tracepoint(ebpf, "dtm_count_drop")?;
-        counter.load("kfree_skb", btf)?;
-        let counter = counter.fd()?.try_clone()?;
-        counters.set(0, &counter, 0)?;
-    }
-    let link = match (left, btf) {
-        (Some(link), _) => link,
-        (None, Some(btf)) => {
-            let program = tracepoint(ebpf, "dtm_kfree_skb")?;
-            program.load("kfree_skb", &btf)?;
-            let mut link = Held::new(sys::attach_tracepoint(program.fd()?.as_fd())?)?;
-            if let Some(path) = path {
-                link.pin(path).context("pin the tracepoint of drops")?;
-            }
-            link
-        }
-        (None, None) => anyhow::bail!("nothing is attached"),
-    };
-    Ok(DropCounter {
-        link,
-        _program: counters,
-    })
-}
-
-fn load_classifier(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    pin: Option<std::path::PathBuf>,
-) -> anyhow::Result<OwnedFd> {
+fn load_classifier(ebpf: &mut Ebpf, name: &'static str, pin: Option<PathBuf>) -> anyhow::Result<OwnedFd> {
     let program = classifier(ebpf, name)?;
     program
         .load()
@@ -403,13 +357,6 @@ fn load_classifier(
         }
     }
     Ok(program)
-}
-
-fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut BtfTracePoint> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| anyhow!("the kernel side has no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {

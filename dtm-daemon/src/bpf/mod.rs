@@ -7,6 +7,7 @@ mod btf;
 mod cgroups;
 mod clsact;
 mod counters;
+mod drop_counter;
 mod drops;
 mod held;
 mod instance;

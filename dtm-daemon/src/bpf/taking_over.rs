@@ -99,6 +99,8 @@ impl Kernel {
             .and_then(|left| former_of(&left.entries, &mut obsolete));
         ground.pins = Some(&pins);
         ground.has_programs = going_on && left.as_ref().is_some_and(|left| left.record.program == program);
+        let replaced = left.as_ref().filter(|_left| !going_on);
+        ground.former = replaced.map(|left| left.pins.clone());
         let cpus = ground.cpus;
         let load = || {
             let kernel = Self::on(ground, btf)?;
