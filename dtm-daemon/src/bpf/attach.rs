@@ -15,7 +15,6 @@ use super::{
     CgroupLink, ClsactFilter, LinkName, Pins, Side, TcxLink,
     clsact::{FIRST, Program, Rank},
     held::Held,
-    load::own_netns_inode,
     side::Hook,
     standing::Place,
     sys::{object_id, tcx_programs},
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::{
     config::AttachMode,
-    net::{NetlinkError, Requests},
+    net::{NetlinkError, Requests, own_netns_inode},
 };
 
 /// How an interface's programs are attached.
@@ -210,17 +209,11 @@ impl Attachment {
             };
             link.pin(pins.link(&name.to_string()))
         };
-        match self {
-            Self::Tcx { transmit, receive } => {
-                pin(&mut transmit.0, Direction::Transmit)?;
-                pin(&mut receive.0, Direction::Receive)
-            }
-            Self::Cgroup { transmit, receive } => {
-                pin(&mut transmit.0, Direction::Transmit)?;
-                pin(&mut receive.0, Direction::Receive)
-            }
-            Self::Clsact { .. } => Ok(()),
+        if let Some([transmit, receive]) = self.links_mut() {
+            pin(transmit, Direction::Transmit)?;
+            pin(receive, Direction::Receive)?;
         }
+        Ok(())
     }
 
     /// Has its links hold other programs. Not a packet passes neither or both.
@@ -233,46 +226,35 @@ impl Attachment {
         transmit_program: BorrowedFd<'_>,
         receive_program: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        match self {
-            Self::Tcx { transmit, receive } => {
-                transmit.0.update(transmit_program)?;
-                receive.0.update(receive_program)
-            }
-            Self::Cgroup { transmit, receive } => {
-                transmit.0.update(transmit_program)?;
-                receive.0.update(receive_program)
-            }
-            Self::Clsact { .. } => Err(io::ErrorKind::Unsupported.into()),
-        }
+        let [transmit, receive] = match self {
+            Self::Tcx { transmit, receive } => [&transmit.0, &receive.0],
+            Self::Cgroup { transmit, receive } => [&transmit.0, &receive.0],
+            Self::Clsact { .. } => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        transmit.update(transmit_program)?;
+        receive.update(receive_program)
     }
 
     /// Leaves it attached for whoever comes next. Links that have no name go.
-    pub fn keep(self) {
-        match self {
-            Self::Tcx { transmit, receive } => {
-                transmit.0.keep();
-                receive.0.keep();
-            }
-            Self::Cgroup { transmit, receive } => {
-                transmit.0.keep();
-                receive.0.keep();
-            }
-            Self::Clsact { .. } => {}
+    pub fn keep(mut self) {
+        for link in self.links_mut().into_iter().flatten() {
+            link.keep();
         }
     }
 
     /// Takes the names of its links away: they go with this process.
     pub fn unpin(&mut self) {
+        for link in self.links_mut().into_iter().flatten() {
+            link.unpin();
+        }
+    }
+
+    /// Its links, where it is by links: what is sent first.
+    fn links_mut(&mut self) -> Option<[&mut Held; 2]> {
         match self {
-            Self::Tcx { transmit, receive } => {
-                transmit.0.unpin();
-                receive.0.unpin();
-            }
-            Self::Cgroup { transmit, receive } => {
-                transmit.0.unpin();
-                receive.0.unpin();
-            }
-            Self::Clsact { .. } => {}
+            Self::Tcx { transmit, receive } => Some([&mut transmit.0, &mut receive.0]),
+            Self::Cgroup { transmit, receive } => Some([&mut transmit.0, &mut receive.0]),
+            Self::Clsact { .. } => None,
         }
     }
 
@@ -432,14 +414,10 @@ impl Attacher {
             Attachment::Clsact {
                 transmit: transmit_filter,
                 receive: receive_filter,
-            } => {
-                let [first, second] = &self.classifiers;
-                let requests = &mut self.requests;
-                Ok(Attachment::Clsact {
-                    transmit: first.add_filter(requests, ifindex, transmit_filter.priority())?,
-                    receive: second.add_filter(requests, ifindex, receive_filter.priority())?,
-                })
-            }
+            } => Ok(Attachment::Clsact {
+                transmit: transmit.add_filter(&mut self.requests, ifindex, transmit_filter.priority())?,
+                receive: receive.add_filter(&mut self.requests, ifindex, receive_filter.priority())?,
+            }),
         }
     }
 

@@ -1,33 +1,26 @@
 //! The traffic counters, mapped into the daemon: reading them is reading memory.
-#![expect(unsafe_code, reason = "memory shared with the kernel")]
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
-    ptr::NonNull,
+    os::fd::BorrowedFd,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use dtm_common::traffic::{SlotCounters, Tally};
 
+use super::mapping::Mapping;
 use crate::tracker::Traffic;
 
 /// 64-bit words in a slot, the reserved ones included.
 const WORDS: usize = size_of::<SlotCounters>() / size_of::<u64>();
 
-/// Every CPU's bank of slots. Unmapped when dropped.
+/// Every CPU's bank of slots.
 #[derive(Debug)]
 pub struct CounterBanks {
-    base: NonNull<AtomicU64>,
-    bytes: usize,
+    mapping: Mapping,
     slots: usize,
     cpus: usize,
 }
-
-// SAFETY: the mapping is only accessed through atomics and lives as long as the value.
-unsafe impl Send for CounterBanks {}
-// SAFETY: as above.
-unsafe impl Sync for CounterBanks {}
 
 impl CounterBanks {
     /// Maps the array `map` of `cpus` banks with `slots` slots each.
@@ -35,24 +28,8 @@ impl CounterBanks {
         let slots = slots as usize;
         // The kernel rounds the array up to whole pages; so does mmap.
         let bytes = slots * cpus * size_of::<SlotCounters>();
-        // SAFETY: a fresh mapping of a map made with BPF_F_MMAPABLE; nothing else refers to the address.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            base,
-            bytes,
+            mapping: Mapping::new(map, bytes)?,
             slots,
             cpus,
         })
@@ -113,18 +90,6 @@ impl CounterBanks {
             "slot {slot} of {} on CPU {cpu}",
             self.slots
         );
-        // SAFETY: in bounds by the line above; the kernel writes these words only as aligned 64-bit values.
-        unsafe {
-            let first = self.base.add((cpu * self.slots + slot) * WORDS);
-            std::slice::from_raw_parts(first.as_ptr(), WORDS)
-        }
-    }
-}
-
-impl Drop for CounterBanks {
-    fn drop(&mut self) {
-        // SAFETY: exactly the range `map` mapped; no reference into it outlives `self`.
-        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-        debug_assert_eq!(result, 0, "munmap of the counters");
+        &self.mapping.words()[(cpu * self.slots + slot) * WORDS..][..WORDS]
     }
 }

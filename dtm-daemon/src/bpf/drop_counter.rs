@@ -79,7 +79,7 @@ impl DropCounter {
     }
 
     /// Leaves it to whoever comes next, where it has a name.
-    pub(super) fn keep(self) {
+    pub(super) fn keep(mut self) {
         self.link.keep();
     }
 

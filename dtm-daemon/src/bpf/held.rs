@@ -54,8 +54,8 @@ impl Held {
         self.pin = None;
     }
 
-    /// Leaves it attached for whoever comes next, where it has a name.
-    pub(super) fn keep(mut self) {
+    /// Leaves it attached for whoever comes next, where it has a name; else it goes when this is dropped.
+    pub(super) fn keep(&mut self) {
         if let Some(pin) = self.pin.take() {
             pin.keep();
         }
@@ -85,7 +85,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // A process that panics leaves everything to the next one.
         if std::thread::panicking() {
-            self.pin.take().into_iter().for_each(Pin::keep);
+            self.keep();
         }
         // What has a name is let go by the kernel some time after the name is.
         if self.pin.is_some()

@@ -7,6 +7,8 @@ use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use dtm_common::drops::HANDLERS;
 
+use crate::net::own_netns_inode;
+
 use super::{KernelTypes, Limits, OBJECT, pins::Pins, symbols, sys::MapShape};
 
 /// The maps that outlive the daemon. The others hold what only a reader makes something of.
@@ -146,11 +148,4 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
             .downcast_ref::<io::Error>()
             .and_then(io::Error::raw_os_error)
     })
-}
-
-/// The inode of the calling thread's network namespace.
-pub(super) fn own_netns_inode() -> io::Result<u32> {
-    use std::os::unix::fs::MetadataExt as _;
-    // The kernel's own number is 32 bits wide.
-    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino() as u32)
 }

@@ -2,9 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io,
     mem::offset_of,
-    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
 };
 
 use dtm_common::{
@@ -17,6 +15,7 @@ use super::{
     OBJECT,
     load::{Constants, Handlers},
 };
+use crate::net::netns_cookie;
 
 /// The name of the entry.
 pub(super) const NAME: &str = "kernel";
@@ -97,31 +96,4 @@ pub(super) fn identity(constants: &Constants) -> u64 {
         (name, value).hash(&mut hasher);
     }
     hasher.finish()
-}
-
-/// The kernel's number for the calling thread's network namespace, which no other namespace ever has.
-///
-/// # Minimum kernel version
-///
-/// 5.14.
-pub fn netns_cookie() -> io::Result<u64> {
-    let socket = UnixDatagram::unbound()?;
-    let mut cookie = 0_u64;
-    let mut size = size_of::<u64>() as libc::socklen_t;
-    #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no wrapper")]
-    // SAFETY: the number and its size live through the call, and the size is its own.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            std::ptr::from_mut(&mut cookie).cast(),
-            &raw mut size,
-        )
-    };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
+    sync::atomic::Ordering,
 };
 
 use anyhow::Context as _;
@@ -16,13 +17,15 @@ use dtm_common::{
 use super::{
     Kernel, Limits,
     kernel::{Ground, note_symbols},
-    load::{own_netns_inode, shapes},
-    pins::{Pins, SharedMemory},
-    record::{self, KernelRecord, TallyRecord, netns_cookie},
+    load::shapes,
+    mapping::Mapping,
+    pins::Pins,
+    record::{self, KernelRecord, TallyRecord},
     sys::{self, map_shape},
 };
 use crate::{
-    journal::{Entries, Journal, Region as _},
+    journal::{Entries, Journal},
+    net::{netns_cookie, own_netns_inode},
     tracker::Traffic,
 };
 
@@ -56,7 +59,7 @@ pub struct Former {
     /// Where it is.
     pub pins: Pins,
     record: KernelRecord,
-    counters: Option<SharedMemory>,
+    counters: Option<Mapping>,
     drops: Option<OwnedFd>,
 }
 
@@ -229,7 +232,7 @@ fn former_of(entries: &Entries, obsolete: &mut Vec<Pins>) -> Option<Former> {
 impl Former {
     fn new(pins: Pins, record: KernelRecord) -> Self {
         let bytes = record.banks * record.slots as usize * record.slot.size;
-        let counters = sys::open(&pins.map("COUNTERS")).and_then(|map| SharedMemory::mapped(map, bytes));
+        let counters = sys::open(&pins.map("COUNTERS")).and_then(|map| Mapping::new(map.as_fd(), bytes));
         let counters = counters
             .inspect_err(|error| tracing::warn!(%error, "cannot read what an earlier dtm has counted"))
             .ok();
@@ -255,7 +258,7 @@ impl Former {
         };
         for bank in 0..banks {
             let start = (bank * slots as usize + slot as usize) * layout.size;
-            let word = |at: usize| counters.word(start + at);
+            let word = |at: usize| counters.words()[(start + at) / size_of::<u64>()].load(Ordering::Relaxed);
             let tally = |at: TallyRecord| Tally {
                 bytes: word(at.bytes),
                 packets: word(at.packets),

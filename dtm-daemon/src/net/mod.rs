@@ -2,6 +2,7 @@
 
 mod hierarchy;
 mod links;
+mod own;
 mod peers;
 mod processes;
 mod requests;
@@ -10,6 +11,7 @@ mod watch;
 
 pub use hierarchy::{Hierarchy, container_of_group};
 pub use links::{Indices, Link, LinkKind, dump, get};
+pub use own::{netns_cookie, own_netns_inode};
 pub use peers::{Peer, device, namespace_id, peer};
 pub use processes::{NamespaceOwner, Processes, container_ids, enter, open_netns};
 pub use requests::{NetlinkError, Requests};

@@ -22,9 +22,9 @@ use super::{
     resolving::{ResolveOrder, View},
 };
 use crate::{
-    bpf::{Attacher, netns_cookie},
+    bpf::Attacher,
     config::AttachMode,
-    net::{Link, LinkSubscription, LinkWatch, Requests, enter, namespace_id},
+    net::{Link, LinkSubscription, LinkWatch, Requests, enter, namespace_id, netns_cookie},
 };
 
 /// A namespace whose interfaces are watched.

@@ -17,11 +17,14 @@ use std::{
 use dtm_common::LAYOUT;
 
 pub use bpffs::{Bpffs, is_bpffs};
-pub(super) use memory::SharedMemory;
+use memory::SharedMemory;
 pub use names::{LinkName, ProgramName};
 
-use super::{load::own_netns_inode, sys};
-use crate::journal::{Entries, Journal, Place};
+use super::sys;
+use crate::{
+    journal::{Entries, Journal, Place},
+    net::own_netns_inode,
+};
 
 /// The directory of all of dtm's in a BPF file system.
 const OURS: &str = "dtm";
