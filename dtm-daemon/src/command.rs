@@ -1,6 +1,7 @@
 //! What the binary does: reads what it is asked, does that, and says how it went.
 
 use std::{
+    fmt,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -45,33 +46,33 @@ pub fn main() -> ExitCode {
 
 /// Says what can be counted: success where that is everything.
 fn look(config: HostConfig) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let report = runtime.block_on(check::look(config));
-    // Whoever closed the pipe has read enough.
-    drop(io::stdout().write_all(report.to_string().as_bytes()));
-    Ok(if report.is_complete() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let report = run(check::look(config))?;
+    Ok(tell(&report, report.is_complete()))
 }
 
 /// Takes off what was left: success where nothing is left any more.
 fn take_off(paths: &Paths) -> anyhow::Result<ExitCode> {
+    let report = run(detach::detach(paths))??;
+    Ok(tell(&report, report.is_complete()))
+}
+
+/// Runs what needs no threads of its own.
+fn run<T>(task: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let report = runtime.block_on(detach::detach(paths))?;
+    Ok(runtime.block_on(task))
+}
+
+fn tell(report: &impl fmt::Display, is_complete: bool) -> ExitCode {
+    // Whoever closed the pipe has read enough.
     drop(io::stdout().write_all(report.to_string().as_bytes()));
-    Ok(if report.is_complete() {
+    if is_complete {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 fn start(config: Config) -> anyhow::Result<()> {

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt, fs,
     fs::File,
-    io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::Path,
     thread,
@@ -15,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use crate::{
     bpf::{Pins, Removed, is_bpffs, remove_filters},
     config::Paths,
-    net::{Requests, dump, enter, mounted_netns},
+    net::{Requests, dump, enter, mounted_netns, own_netns_inode},
     single::Single,
 };
 
@@ -127,8 +126,7 @@ fn remove_pins(paths: &Paths, report: &mut Report) -> anyhow::Result<()> {
     if !is_bpffs(&paths.bpffs).unwrap_or(false) {
         return Ok(());
     }
-    let own =
-        inode(Path::new("/proc/thread-self/ns/net")).context("find out which network namespace this is")?;
+    let own = own_netns_inode().context("find out which network namespace this is")?;
     let there = inodes(&paths.procfs);
     for (netns, pins) in Pins::all(&paths.bpffs) {
         let directory = pins.directory().display().to_string();
@@ -148,13 +146,10 @@ fn remove_pins(paths: &Paths, report: &mut Report) -> anyhow::Result<()> {
 fn inodes(procfs: &Path) -> HashSet<u32> {
     let processes = fs::read_dir(procfs).into_iter().flatten().flatten();
     processes
-        .filter_map(|process| inode(&process.path().join("ns/net")).ok())
+        .filter_map(|process| fs::metadata(process.path().join("ns/net")).ok())
+        // The kernel's own number is 32 bits wide.
+        .map(|netns| netns.ino() as u32)
         .collect()
-}
-
-fn inode(netns: &Path) -> io::Result<u32> {
-    // The kernel's own number is 32 bits wide.
-    Ok(fs::metadata(netns)?.ino() as u32)
 }
 
 /// Those that the engine has mounted, of its networks and of its containers.

@@ -68,6 +68,14 @@ pub(super) struct Unrecorded {
     due: Option<Instant>,
 }
 
+/// What is to be written now.
+struct Changes {
+    interfaces: HashSet<InterfaceKey>,
+    containers: HashSet<ContainerId>,
+    networks: HashSet<Arc<str>>,
+    rest: bool,
+}
+
 impl Unrecorded {
     /// When it is to be written, where there is anything.
     pub(super) fn due(&self) -> Option<tokio::time::Instant> {
@@ -137,17 +145,10 @@ impl Tracker {
 
     /// Writes down an interface that is new, before anything counts for it.
     pub(super) fn record_birth(&mut self, key: InterfaceKey) {
-        let Some(mut recorder) = self.recorder.take() else {
-            return;
-        };
-        let written = self
-            .write_interface(&mut recorder, key)
-            .and_then(|()| recorder.put_totals(self.totals()))
-            .and_then(|()| recorder.journal.commit());
-        match written {
-            Ok(()) => self.recorder = Some(recorder),
-            Err(error) => self.give_up_recording(&recorder.pins, &error),
-        }
+        self.commit(|tracker, recorder| {
+            tracker.write_interface(recorder, key)?;
+            recorder.put_totals(tracker.totals())
+        });
     }
 
     /// Writes down what has changed.
@@ -156,38 +157,41 @@ impl Tracker {
         if !self.has_to_record() {
             return;
         }
-        let interfaces = self.interfaces.take_changed();
-        let containers = self.containers.take_changed();
-        let networks = self.networks.take_changed();
-        self.unrecorded.rest = false;
-        if let Some(mut recorder) = self.recorder.take() {
-            match self.write(&mut recorder, interfaces, containers, networks) {
-                Ok(()) => self.recorder = Some(recorder),
-                Err(error) => self.give_up_recording(&recorder.pins, &error),
-            }
-        }
+        // To be forgotten where nothing is written down, too.
+        let changes = Changes {
+            interfaces: self.interfaces.take_changed(),
+            containers: self.containers.take_changed(),
+            networks: self.networks.take_changed(),
+            rest: std::mem::take(&mut self.unrecorded.rest),
+        };
+        self.commit(|tracker, recorder| tracker.write(recorder, changes));
         // Only now: whoever came in between would have added them twice.
         let folded = std::mem::take(&mut self.unrecorded.folded);
         self.remove_drops(&folded);
-        // What is counted under the same keys from now on is not to be removed.
-        if !folded.is_empty()
-            && let Some(mut recorder) = self.recorder.take()
-        {
-            let written = recorder.put_totals(self.totals());
-            match written.and_then(|()| recorder.journal.commit()) {
-                Ok(()) => self.recorder = Some(recorder),
-                Err(error) => self.give_up_recording(&recorder.pins, &error),
-            }
+        if !folded.is_empty() {
+            // What is counted under the same keys from now on is not to be removed.
+            self.commit(|tracker, recorder| recorder.put_totals(tracker.totals()));
         }
     }
 
-    fn write(
-        &mut self,
-        recorder: &mut Recorder,
-        interfaces: HashSet<InterfaceKey>,
-        containers: HashSet<ContainerId>,
-        networks: HashSet<Arc<str>>,
-    ) -> io::Result<()> {
+    /// Makes what `write` writes valid at once, where there is a journal.
+    fn commit(&mut self, write: impl FnOnce(&Self, &mut Recorder) -> io::Result<()>) {
+        let Some(mut recorder) = self.recorder.take() else {
+            return;
+        };
+        match write(self, &mut recorder).and_then(|()| recorder.journal.commit()) {
+            Ok(()) => self.recorder = Some(recorder),
+            Err(error) => self.give_up_recording(&recorder.pins, &error),
+        }
+    }
+
+    fn write(&self, recorder: &mut Recorder, changes: Changes) -> io::Result<()> {
+        let Changes {
+            interfaces,
+            containers,
+            networks,
+            rest,
+        } = changes;
         let clock = recorder.clock;
         for key in interfaces {
             self.write_interface(recorder, key)?;
@@ -206,16 +210,17 @@ impl Tracker {
                 None => recorder.journal.remove(&name)?,
             }
         }
-        self.write_orphans(recorder)?;
-        self.write_ended(recorder)?;
-        self.write_hidden(recorder)?;
-        match &self.former {
-            Some(former) => recorder.put(FORMER, &former.pins.name())?,
-            None => recorder.journal.remove(FORMER)?,
+        if rest {
+            self.write_orphans(recorder)?;
+            self.write_ended(recorder)?;
+            self.write_hidden(recorder)?;
+            match &self.former {
+                Some(former) => recorder.put(FORMER, &former.pins.name())?,
+                None => recorder.journal.remove(FORMER)?,
+            }
         }
-        recorder.put_totals(self.totals())?;
         recorder.see();
-        recorder.journal.commit()
+        recorder.put_totals(self.totals())
     }
 
     fn write_interface(&self, recorder: &mut Recorder, key: InterfaceKey) -> io::Result<()> {

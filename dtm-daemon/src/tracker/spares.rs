@@ -230,24 +230,24 @@ impl Spares {
 
     /// Leaves all of them loaded for whoever comes next.
     pub(super) fn keep(&self) {
-        for pool in [&self.groups, &self.devices] {
-            let idle = pool.ready.iter().map(|(_slot, programs)| programs);
-            let resting = pool.resting.iter().map(|(_since, _slot, programs)| programs);
-            for programs in idle.chain(resting).chain(pool.in_use.values()) {
-                programs.keep();
-            }
+        for programs in self.all() {
+            programs.keep();
         }
     }
 
     /// Has none of them outlive this process.
     pub(super) fn unpin(&self) {
-        for pool in [&self.groups, &self.devices] {
-            let idle = pool.ready.iter().map(|(_slot, programs)| programs);
-            let resting = pool.resting.iter().map(|(_since, _slot, programs)| programs);
-            for programs in idle.chain(resting).chain(pool.in_use.values()) {
-                drop(programs.take_pins());
-            }
+        for programs in self.all() {
+            drop(programs.take_pins());
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Programs> {
+        [&self.groups, &self.devices].into_iter().flat_map(|pool| {
+            let ready = pool.ready.iter().map(|(_slot, programs)| programs);
+            let resting = pool.resting.iter().map(|(_since, _slot, programs)| programs);
+            ready.chain(resting).chain(pool.in_use.values())
+        })
     }
 
     /// Goes on with the programs that an earlier process has left loaded: `is_in_use` says whether something counts into

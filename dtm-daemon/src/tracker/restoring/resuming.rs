@@ -5,13 +5,16 @@ use std::{path::PathBuf, time::Instant};
 
 use dtm_common::index::InterfaceKey;
 
-use crate::tracker::{
-    Tracker,
-    attaching::AttachJob,
-    groups::GroupJob,
-    interfaces::{AttachmentState, DEVICES, GROUPS, Interface},
-    slots::REST,
-    spares::Kind,
+use crate::{
+    bpf::Mode,
+    tracker::{
+        Tracker,
+        attaching::AttachJob,
+        groups::GroupJob,
+        interfaces::{AttachmentState, DEVICES, GROUPS, Interface},
+        slots::REST,
+        spares::Kind,
+    },
 };
 
 impl Tracker {
@@ -48,7 +51,7 @@ impl Tracker {
                 self.renew_links(Kind::Group, generation, attachment);
             }
             (AttachmentState::Attached(attachment), DEVICES) => match inside {
-                Some(inside) if attachment.mode() == crate::bpf::Mode::Clsact => {
+                Some(inside) if attachment.mode() == Mode::Clsact => {
                     self.devices.renew(generation, attachment, inside);
                 }
                 _ => self.renew_links(Kind::Device, generation, attachment),
@@ -90,19 +93,10 @@ impl Tracker {
         }
         // A program run may have begun before the links had other programs.
         let is_over = |since: Instant| now.saturating_duration_since(since) >= REST;
-        let has_counted = |interface: &&Interface| {
-            interface.former.is_some()
-                && interface.program == self.kernel.program
-                && interface.renewed.is_some_and(is_over)
-        };
-        let done = self.interfaces.values().filter(has_counted);
-        for key in done.map(|interface| interface.generation.key).collect::<Vec<_>>() {
-            if let (Some(interface), Some(former)) = (self.interfaces.get_mut(&key), &self.former)
-                && let Some(slot) = interface.former.take()
-            {
-                interface.before += former.read(slot);
-            }
-        }
+        let program = self.kernel.program;
+        let has_counted =
+            |interface: &Interface| interface.program == program && interface.renewed.is_some_and(is_over);
+        self.take_from_former(&has_counted);
         let is_needed = |interface: &Interface| {
             interface.former.is_some() && !matches!(interface.attachment, AttachmentState::Failed { .. })
         };
@@ -110,17 +104,7 @@ impl Tracker {
             return;
         }
         // What cannot be attached to keeps what it had.
-        let rest = self
-            .interfaces
-            .values()
-            .filter(|interface| interface.former.is_some());
-        for key in rest.map(|interface| interface.generation.key).collect::<Vec<_>>() {
-            if let (Some(interface), Some(former)) = (self.interfaces.get_mut(&key), &self.former)
-                && let Some(slot) = interface.former.take()
-            {
-                interface.before += former.read(slot);
-            }
-        }
+        self.take_from_former(&|_interface| true);
         // The journal says so before the maps go.
         let former = self.former.take();
         self.unrecorded.rest = true;
@@ -134,6 +118,19 @@ impl Tracker {
                     "nothing counts into an earlier dtm's maps any more, they are removed"
                 ),
                 Err(error) => tracing::warn!(%error, "cannot remove an earlier dtm's maps"),
+            }
+        }
+    }
+
+    /// Has interfaces keep by themselves what an earlier dtm's maps have of them.
+    fn take_from_former(&mut self, is_wanted: &dyn Fn(&Interface) -> bool) {
+        let is_due = |interface: &&Interface| interface.former.is_some() && is_wanted(interface);
+        let due = self.interfaces.values().filter(is_due);
+        for key in due.map(|interface| interface.generation.key).collect::<Vec<_>>() {
+            if let (Some(interface), Some(former)) = (self.interfaces.get_mut(&key), &self.former)
+                && let Some(slot) = interface.former.take()
+            {
+                interface.before += former.read(slot);
             }
         }
     }
