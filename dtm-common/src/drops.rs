@@ -1,5 +1,7 @@
 //! Dropped packets: who lost them, which way they went, and the kernel's reason.
 
+use core::net::IpAddr;
+
 /// Entries of the drop map. An entry is one (owner, reason, direction) that ever happened: a handful per
 /// container. When it is full, `ERRORS` counts what could not be entered.
 pub const DROPS_ENTRIES: u32 = 16_384;
@@ -9,6 +11,9 @@ pub const NETNS_ENTRIES: u32 = 8_192;
 
 /// Containers' addresses the kernel side can tell apart.
 pub const ADDRESSES_ENTRIES: u32 = 32_768;
+
+/// Control groups of containers on the host's network the kernel side can tell apart.
+pub const GROUPS_ENTRIES: u32 = 8_192;
 
 /// Functions of the kernel that end a packet's life with `kfree_skb` and no reason when they have handled it.
 ///
@@ -68,6 +73,15 @@ impl Address {
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::v4(address.octets()),
+            IpAddr::V6(address) => Self(address.octets()),
+        }
     }
 }
 

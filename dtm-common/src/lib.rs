@@ -7,9 +7,13 @@
 pub mod cgroups;
 pub mod drops;
 pub mod errors;
+pub mod flows;
 pub mod index;
 mod layout;
 pub mod packet;
+pub mod tcp;
 pub mod traffic;
+pub mod uplinks;
+pub mod views;
 
 pub use layout::LAYOUT;

@@ -17,4 +17,5 @@ pub mod net;
 pub mod serve;
 pub mod single;
 pub mod tracker;
+pub mod uplinks;
 pub mod web;

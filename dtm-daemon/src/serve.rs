@@ -18,6 +18,7 @@ use crate::{
     docker, memory,
     single::Single,
     tracker::{Settings, Tracker},
+    uplinks::Uplinks,
     web,
 };
 
@@ -61,6 +62,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let limits = Limits {
         slots: config.max_interfaces,
+        scopes: !config.no_scopes,
+        pairs: if config.no_flows { 0 } else { config.max_pairs },
+        tcp: !config.no_tcp,
+        round_trips: !config.no_tcp && !config.no_tcp_rtt,
     };
     let (host, no_pin) = (config.host.clone(), config.no_pin);
     let (mut kernel, kept) = tokio::task::spawn_blocking(move || load(&host, limits, no_pin))
@@ -70,12 +75,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // The kernel's type information takes more for a moment than dtm does ever after.
     memory::give_back();
 
+    let uplinks = Uplinks::start(
+        &kernel,
+        kept.as_ref(),
+        no_pin,
+        &config.host.uplinks,
+        config.host.paths.docker_netns.clone(),
+    )?;
+    let (uplinks, view) = uplinks.unzip();
     let settings = Settings {
         attach_mode: config.host.attach_mode,
         linger: config.linger,
         procfs: config.host.paths.procfs.clone(),
         docker_netns: config.host.paths.docker_netns.clone(),
         no_pin,
+        uplinks: view,
     };
     let (tracker, handle) = Tracker::start(
         kernel,
@@ -85,6 +99,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&unknown_networks),
     )?;
     tasks.spawn(tracker.run(cancel.clone()));
+    if let Some(uplinks) = uplinks {
+        tasks.spawn(uplinks.run(cancel.clone()));
+    }
     tasks.spawn(web::serve(listeners, handle, config, cancel.clone()));
     let result = wait(tasks, cancel).await;
     drop(single);

@@ -9,14 +9,13 @@ use dtm_common::{
 };
 
 use crate::{
-    counters::{measure, segmentation, tally_of},
+    counters::{Plain, count_all, measure, segmentation},
     maps::{NETNS, SLOT, count_error, slot_of},
     skb::SkbPacket,
+    views::Start,
 };
 
 /// Adds this packet to the counters of the interface it passes, or of the slot this program was loaded for.
-///
-/// Plain adds: TC programs run with softirqs off, so nothing else touches this CPU's bank meanwhile.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: Direction) {
     // SAFETY: the context is valid for the whole run of the program.
@@ -44,14 +43,5 @@ pub(crate) fn count(ctx: &TcContext, direction: Direction) {
         segment_header_length(&SkbPacket(ctx.skb.skb))
     };
     let added = measure(skb, segmentation, headers);
-    let Some(tally) = tally_of(slot, direction) else {
-        count_error(ERROR_NO_SLOT);
-        return;
-    };
-    // SAFETY: the verifier has checked the pointer, and this CPU's bank is ours alone (see above).
-    unsafe {
-        (*tally).bytes += added.bytes;
-        (*tally).packets += added.packets;
-        (*tally).wire_bytes += added.wire_bytes;
-    }
+    count_all::<Plain>(ctx.skb.skb, Start::LinkLayer, slot, direction, added);
 }

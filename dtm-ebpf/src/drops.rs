@@ -1,26 +1,22 @@
 //! Counts dropped packets by owner and reason, at the tracepoint `kfree_skb`.
 //!
-//! Whose drop it is: the owner of the device's slot or of its namespace, else the container that has the source
-//! address, else the one that has the destination address. One drop is one count, for one owner.
+//! One drop is one count, for one owner: see `attribution`.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
 use dtm_common::{
-    drops::{
-        Address, DROP_RECEIVE, DROP_TRANSMIT, DROP_UNKNOWN, DropKey, DropTally, OWNER_NONE, OWNER_PENDING,
-    },
+    drops::{DROP_RECEIVE, DropKey, DropTally, OWNER_NONE},
     errors::ERROR_DROPS_FULL,
-    index::InterfaceKey,
     packet::addresses,
 };
 
 use crate::{
+    attribution::{of_packet, receiver},
     maps::{
-        ADDRESS_OWNERS, DEV_IFINDEX, DEV_NET, DROPS, HANDLED, NET_INUM, NETNS, NETNS_INUM, NETNS_OWNERS,
-        NO_DROP_HIGH, NO_DROP_LOW, OWNERS, REASON_NOT_SPECIFIED, SHINFO_GSO_SEGS, SKB_DEV, SKB_END, SKB_HEAD,
-        SKB_LEN, SKB_NETWORK_HEADER, SKB_PROTOCOL, SKB_TAIL, count_error, slot_of,
+        DROPS, HANDLED, NO_DROP_HIGH, NO_DROP_LOW, REASON_NOT_SPECIFIED, SHINFO_GSO_SEGS, SKB_DEV, SKB_END,
+        SKB_HEAD, SKB_LEN, SKB_NETWORK_HEADER, SKB_PROTOCOL, SKB_TAIL, count_error,
     },
-    skb::{DroppedPacket, read_kernel},
+    skb::{DroppedPacket, field, read_kernel},
 };
 
 /// `ETH_P_IP` and `ETH_P_IPV6` in network byte order, as `sk_buff.protocol` has them.
@@ -55,11 +51,16 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
     if reason == not_specified && (device.is_null() || is_handled(ctx.arg(1))) {
         return;
     }
-    let addresses = match protocol {
-        PROTOCOL_IPV4 | PROTOCOL_IPV6 => packet(skb).and_then(|packet| addresses(&packet)),
-        _ => None,
+    let (owner, direction) = match receiver(ctx) {
+        OWNER_NONE => {
+            let addresses = match protocol {
+                PROTOCOL_IPV4 | PROTOCOL_IPV6 => packet(skb).and_then(|packet| addresses(&packet)),
+                _ => None,
+            };
+            of_packet(skb, device, addresses)
+        }
+        owner => (owner, DROP_RECEIVE),
     };
-    let (owner, direction) = attribute(device_owner(device), addresses);
     add(
         ctx,
         DropKey {
@@ -89,82 +90,6 @@ fn is_no_drop(reason: u32) -> bool {
         _ => 0,
     };
     bits >> (reason & 63) & 1 == 1
-}
-
-/// The field of type `T` at `offset` of the kernel's structure at `base`.
-///
-/// # Safety
-///
-/// `base` must be a pointer the verifier knows the type of, and `offset` that of a field of type `T` in it.
-#[inline(always)]
-unsafe fn field<T: Copy>(base: *const u8, offset: u32) -> T {
-    // SAFETY: the caller's promise; a fault reads as zero.
-    unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
-}
-
-/// Who owns the device the packet was at: its slot's owner in dtm's own namespace, its namespace's in another.
-#[inline(always)]
-fn device_owner(device: *const u8) -> u32 {
-    if device.is_null() {
-        return OWNER_NONE;
-    }
-    // SAFETY: `sk_buff.dev` is a `net_device`; where the kernel keeps something else in the field, reads fault to 0.
-    let (ifindex, inum) = unsafe {
-        let net = field::<*const u8>(device, DEV_NET.load());
-        if net.is_null() {
-            return OWNER_NONE;
-        }
-        (
-            field::<u32>(device, DEV_IFINDEX.load()),
-            field::<u32>(net, NET_INUM.load()),
-        )
-    };
-    let owner = if inum == NETNS_INUM.load() {
-        slot_of(InterfaceKey {
-            netns: NETNS.load(),
-            ifindex,
-        })
-        .and_then(|slot| OWNERS.get_ptr(slot))
-    } else {
-        NETNS_OWNERS.get_ptr(inum)
-    };
-    // SAFETY: the verifier has checked the pointer.
-    owner.map_or(OWNER_NONE, |owner| unsafe { *owner })
-}
-
-/// Whose drop this is and which way the packet went.
-#[inline(always)]
-fn attribute(device_owner: u32, addresses: Option<(Address, Address)>) -> (u32, u32) {
-    let Some((source, destination)) = addresses else {
-        return (device_owner, DROP_UNKNOWN);
-    };
-    let source_owner = address_owner(&source);
-    if device_owner == OWNER_NONE {
-        if source_owner != OWNER_NONE {
-            return (source_owner, DROP_TRANSMIT);
-        }
-        return match address_owner(&destination) {
-            OWNER_NONE => (OWNER_NONE, DROP_UNKNOWN),
-            owner => (owner, DROP_RECEIVE),
-        };
-    }
-    let direction = if source_owner == device_owner {
-        DROP_TRANSMIT
-    } else if device_owner & OWNER_PENDING != 0 {
-        // Its addresses are not known yet.
-        DROP_UNKNOWN
-    } else {
-        DROP_RECEIVE
-    };
-    (device_owner, direction)
-}
-
-#[inline(always)]
-fn address_owner(address: &Address) -> u32 {
-    // SAFETY: the verifier has checked the pointer.
-    ADDRESS_OWNERS
-        .get_ptr(address)
-        .map_or(OWNER_NONE, |owner| unsafe { *owner })
 }
 
 /// The packet's bytes from its network header on.

@@ -15,18 +15,29 @@
     reason = "a call costs as much as what most of these functions do"
 )]
 
+mod attribution;
 mod cgroup_events;
 mod cgroup_skb;
 mod classify;
 mod counters;
 mod drops;
+mod established;
+mod flows;
 mod maps;
+mod peers;
 mod skb;
+mod sockets;
+mod tcp;
+mod uplink;
+mod views;
+mod xdp;
 
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
-    macros::{btf_tracepoint, cgroup_skb, classifier, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext, SkBuffContext, TcContext},
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{btf_tracepoint, cgroup_skb, classifier, raw_tracepoint, sock_ops, xdp},
+    programs::{
+        BtfTracePointContext, RawTracePointContext, SkBuffContext, SockOpsContext, TcContext, XdpContext,
+    },
 };
 use dtm_common::{
     cgroups::{CGROUP_MADE, CGROUP_REMOVED},
@@ -66,6 +77,13 @@ fn dtm_cgroup_receive(ctx: SkBuffContext) -> i32 {
     PASS
 }
 
+/// Counts what arrives at an uplink. Attached only where the operator names one.
+#[xdp]
+fn dtm_uplink(ctx: XdpContext) -> u32 {
+    uplink::count(&ctx);
+    xdp_action::XDP_PASS
+}
+
 /// Tells of a control group that was made.
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn dtm_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
@@ -94,6 +112,43 @@ fn dtm_kfree_skb(ctx: BtfTracePointContext) -> i32 {
 fn dtm_count_drop(ctx: BtfTracePointContext) -> i32 {
     drops::count(&ctx);
     0
+}
+
+/// Counts SYN-ACKs that are sent again.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn dtm_tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
+    tcp::retransmitted_synack(&ctx);
+    0
+}
+
+/// Counts resets that sockets on the host's network receive.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn dtm_tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    tcp::reset_received(&ctx);
+    0
+}
+
+/// Counts resets that are sent on the host's network.
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn dtm_tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+    tcp::reset_sent(&ctx);
+    0
+}
+
+/// Visits the TCP sockets of the reader's network namespace.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn dtm_tcp_sockets(ctx: *mut established::TcpIteration) -> i32 {
+    established::visit(ctx);
+    0
+}
+
+/// Counts what connections tell of themselves.
+#[sock_ops]
+fn dtm_sock_ops(ctx: SockOpsContext) -> u32 {
+    tcp::operation(&ctx);
+    // Whoever answers the kernel's questions answers them: the reply is left as it is.
+    1
 }
 
 /// The helpers used here are for programs under a GPL-compatible licence.

@@ -2,16 +2,27 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
-    macros::map,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{self, ArrayOfMaps},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
 };
 use dtm_common::{
     cgroups::CGROUP_EVENTS_BYTES,
-    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, HANDLERS, NETNS_ENTRIES},
+    drops::{
+        ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, DropKey, DropTally, GROUPS_ENTRIES, HANDLERS,
+        NETNS_ENTRIES,
+    },
     errors::ERROR_KINDS,
+    flows::FlowKey,
     index::{INDEX_BUCKETS, INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey, SLOT_BY_INTERFACE},
+    tcp::{HANDSHAKES_ENTRIES, TCP_ENTRIES, TcpCounters},
     traffic::SlotCounters,
+    uplinks::UplinkCounters,
+    views::{
+        CHUNK, PEER_BUCKETS, PEERS_ENTRIES, PORT_WORDS, PeerEntry, PeerKey, SENDERS_ENTRIES, Site,
+        ViewCounters, Volume,
+    },
 };
 
 /// From an interface to its slot. Never full: a taken bucket sends the newcomer to `INDEX_OVERFLOW`.
@@ -29,6 +40,53 @@ pub(crate) static INDEX_OVERFLOW: HashMap<InterfaceKey, u32> =
 #[map]
 pub(crate) static COUNTERS: Array<SlotCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// What arrives at uplinks: one bank of `UPLINKS_MAX` slots per possible CPU, as [`COUNTERS`] has them. The daemon takes no
+/// more uplinks than there are slots.
+#[map]
+pub(crate) static UPLINKS: Array<UplinkCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slots of one CPU in [`VIEWS`].
+type Chunk = btf_maps::Array<ViewCounters, { CHUNK as usize }, { BPF_F_MMAPABLE as usize }>;
+
+/// The second view of each slot, a kilobyte per CPU: chunk `c` of CPU `n` is at `n * CHUNKS + c`. The daemon makes a
+/// chunk when it gives out the first of its slots, so that memory is taken by what there is and not by what there may
+/// be. Where a chunk is missing `ERRORS` counts.
+#[btf_map]
+pub(crate) static VIEWS: ArrayOfMaps<Chunk, 1> = ArrayOfMaps::new();
+
+/// What each port stands for: `dtm_common::views::ports`. The daemon fills it once.
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// Where each slot's interface is. Its owner is the daemon, which has an entry for each slot.
+#[map]
+pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, 0);
+
+/// Who has an address: numbers of interfaces, or the host. Never full: a taken bucket sends the newcomer to
+/// `PEERS_OVERFLOW`, and says so. A daemon that starts maps it to see who is there.
+#[map]
+pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(PEER_BUCKETS, BPF_F_MMAPABLE);
+
+/// Addresses whose bucket was taken. A hash, because they can be any; without memory of its own, for only the daemon enters
+/// anybody. When it is full, addresses are taken for what they are by themselves; the daemon counts the failed update.
+#[map]
+pub(crate) static PEERS_OVERFLOW: HashMap<PeerKey, u32> =
+    HashMap::with_max_entries(PEERS_ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Control groups of containers on the host's network, by the kernel's id, to the number of what counts there. When it
+/// is full the host is taken for the sender; the daemon counts the failed update.
+#[map]
+pub(crate) static SENDERS: HashMap<u64, u32> = HashMap::with_max_entries(SENDERS_ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Which levels of the hierarchy those groups are at: bit `n` is level `n`.
+#[map]
+pub(crate) static SENDER_LEVELS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Who sends how much to whom. A hash, because pairs are few of all there could be. When it is full, `FlowKey::REST` has
+/// what does not fit, and `ERRORS` counts.
+#[map]
+pub(crate) static FLOWS: PerCpuHashMap<FlowKey, Volume> = PerCpuHashMap::with_max_entries(1, 0);
+
 /// Who a slot's drops belong to: a container's number, `OWNER_PENDING | slot`, or 0 for a bridge.
 #[map]
 pub(crate) static OWNERS: Array<u32> = Array::with_max_entries(1, 0);
@@ -43,11 +101,39 @@ pub(crate) static NETNS_OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(NE
 #[map]
 pub(crate) static ADDRESS_OWNERS: HashMap<Address, u32> = HashMap::with_max_entries(ADDRESSES_ENTRIES, 0);
 
+/// Control groups of containers on the host's network, by the kernel's id, to the container's number or `OWNER_PENDING | slot`.
+/// Without memory of its own, for only the daemon enters anybody. When it is full, what happens to the group's sockets is
+/// nobody's; the daemon counts the failed update.
+#[map]
+pub(crate) static GROUP_OWNERS: HashMap<u64, u32> =
+    HashMap::with_max_entries(GROUPS_ENTRIES, BPF_F_NO_PREALLOC);
+
 /// Drops. A hash, because owner × reason × direction is mostly empty. When it is full, `ERRORS` counts what could
 /// not be entered.
 #[map]
 pub(crate) static DROPS: PerCpuHashMap<DropKey, DropTally> =
     PerCpuHashMap::with_max_entries(DROPS_ENTRIES, 0);
+
+/// What each container's connections have done, by its number. Without memory of its own: the daemon enters whoever has an
+/// interface or a group. When it is full the connections of further ones are not counted; the daemon counts the failed
+/// update.
+#[map]
+pub(crate) static TCP: HashMap<u32, TcpCounters> = HashMap::with_max_entries(TCP_ENTRIES, BPF_F_NO_PREALLOC);
+
+/// When connections were begun, by the address of their socket, in nanoseconds. When it is full, `ERRORS` counts.
+#[map]
+pub(crate) static HANDSHAKES: HashMap<u64, u64> =
+    HashMap::with_max_entries(HANDSHAKES_ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Whose programs count in `TCP`: those with this `TCP_EPOCH`.
+#[map]
+pub(crate) static TCP_RUNNING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// How many connections each container has, by its number: for one walk over the sockets of a namespace at a time. The
+/// daemon enters those that are to be counted.
+#[map]
+pub(crate) static ESTABLISHED_NOW: HashMap<u32, u64> =
+    HashMap::with_max_entries(TCP_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// What counts drops: `dtm_count_drop`, which is replaced here while drops go on being counted.
 #[map]
@@ -69,6 +155,18 @@ pub(crate) static CGROUP_EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_e
 /// Slots in a CPU's bank of `COUNTERS`.
 #[unsafe(no_mangle)]
 pub(crate) static SLOTS: Global<u32> = Global::new(1);
+
+/// Chunks of a CPU in `VIEWS`.
+#[unsafe(no_mangle)]
+pub(crate) static CHUNKS: Global<u32> = Global::new(1);
+
+/// Whether the second view is counted at all; where it is not, the programs have nothing of it.
+#[unsafe(no_mangle)]
+pub(crate) static COUNT_SCOPES: Global<u32> = Global::new(0);
+
+/// The same of the matrix.
+#[unsafe(no_mangle)]
+pub(crate) static COUNT_FLOWS: Global<u32> = Global::new(0);
 
 /// The one slot a program counts into, whatever the interface, or `SLOT_BY_INTERFACE`. Outside of dtm's own namespace
 /// an interface's index may change, and may be another's in dtm's.
@@ -112,6 +210,10 @@ pub(crate) static SKB_PROTOCOL: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SKB_DEV: Global<u32> = Global::new(0);
 
+/// Offset of `sk_buff.sk`.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_SK: Global<u32> = Global::new(0);
+
 /// Offset of `sk_buff.head`.
 #[unsafe(no_mangle)]
 pub(crate) static SKB_HEAD: Global<u32> = Global::new(0);
@@ -144,6 +246,75 @@ pub(crate) static DEV_NET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NET_INUM: Global<u32> = Global::new(0);
 
+/// Offset of `sock.__sk_common.skc_net.net`, or `u32::MAX` where sockets cannot be told apart: then the next ones are not known
+/// either.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_NET: Global<u32> = Global::new(u32::MAX);
+
+/// Which dtm's programs these are, in `TCP_RUNNING`.
+#[unsafe(no_mangle)]
+pub(crate) static TCP_EPOCH: Global<u32> = Global::new(0);
+
+/// What connections are to tell of: flags of `dtm_common::tcp`.
+#[unsafe(no_mangle)]
+pub(crate) static WANTED: Global<u32> = Global::new(0);
+
+/// Offset of `tcp_sock.bpf_sock_ops_cb_flags`: what a connection tells of.
+#[unsafe(no_mangle)]
+pub(crate) static TCP_TELLS: Global<u32> = Global::new(0);
+
+/// Offset of `sock.__sk_common.skc_state`.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_STATE: Global<u32> = Global::new(0);
+
+/// Offset of `sock.__sk_common.skc_listener`, which only the beginning of a connection has.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_LISTENER: Global<u32> = Global::new(0);
+
+/// Offset of `sock.sk_cgrp_data.cgroup`.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_CGROUP: Global<u32> = Global::new(0);
+
+/// Offset of `kernfs_node.id`.
+#[unsafe(no_mangle)]
+pub(crate) static NODE_ID: Global<u32> = Global::new(0);
+
+/// Offset of the pointer to a `kernfs_node`'s parent.
+#[unsafe(no_mangle)]
+pub(crate) static NODE_PARENT: Global<u32> = Global::new(0);
+
+/// Offset of `sock.sk_err`.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_ERR: Global<u32> = Global::new(0);
+
+/// Offset of `tcp_sock.srtt_us`.
+#[unsafe(no_mangle)]
+pub(crate) static TCP_SRTT: Global<u32> = Global::new(0);
+
+/// Offset of `tcp_sock.total_retrans`.
+#[unsafe(no_mangle)]
+pub(crate) static TCP_RETRANS: Global<u32> = Global::new(0);
+
+/// Whether `kfree_skb` says which socket a packet was for: 1 from Linux 6.11 on.
+#[unsafe(no_mangle)]
+pub(crate) static HAS_RECEIVER: Global<u32> = Global::new(0);
+
+/// Offset of `sk_buff._nfct`, or `u32::MAX` where connections cannot be looked at: then the next ones are not known either.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_CONNECTION: Global<u32> = Global::new(u32::MAX);
+
+/// Offset of `nf_conn.tuplehash[0].tuple.src.u3`: who began the connection.
+#[unsafe(no_mangle)]
+pub(crate) static CT_SOURCE: Global<u32> = Global::new(0);
+
+/// Offset of `nf_conn.tuplehash[0].tuple.dst.u3`: to whom.
+#[unsafe(no_mangle)]
+pub(crate) static CT_DESTINATION: Global<u32> = Global::new(0);
+
+/// Offset of `nf_conn.tuplehash[0].tuple.src.l3num`: of which family the two are.
+#[unsafe(no_mangle)]
+pub(crate) static CT_FAMILY: Global<u32> = Global::new(0);
+
 /// Offset of `cgroup.root`, or `u32::MAX` where it is not known.
 #[unsafe(no_mangle)]
 pub(crate) static CGROUP_ROOT: Global<u32> = Global::new(u32::MAX);
@@ -152,7 +323,7 @@ pub(crate) static CGROUP_ROOT: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 pub(crate) static ROOT_HIERARCHY: Global<u32> = Global::new(0);
 
-/// Offset of `cgroup.kn`.
+/// Offset of `cgroup.kn`; known where `SOCK_NET` is, too.
 #[unsafe(no_mangle)]
 pub(crate) static CGROUP_NODE: Global<u32> = Global::new(0);
 

@@ -4,6 +4,7 @@
 
 import type * as schema from "@grafana/schema";
 import type * as bargauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
+import type * as nodegraph from "@grafana/schema/dist/esm/raw/composable/nodegraph/panelcfg/x/NodeGraphPanelCfg_types.gen";
 import type * as stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
 import type * as table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
 import type * as timeseries from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
@@ -61,7 +62,23 @@ type Transformation =
         indexByName: Record<string, number>;
         renameByName: Record<string, string>;
       };
+    }
+  | {
+      // Of the panel's own names for what it draws, a query can only give a value one by calculating it.
+      id: "calculateField";
+      options: {
+        alias: "mainstat" | "secondarystat";
+        binary: { left: `Value #${string}`; operator: "+" | "-" | "*" | "/"; right: string };
+        mode: "binary";
+        replaceFields: boolean;
+        timeSeries: false;
+      };
     };
+
+type NodeGraphOptions = Omit<nodegraph.Options, "edges" | "nodes"> & {
+  edges: Omit<NonNullable<nodegraph.Options["edges"]>, "mainStatUnit"> & { mainStatUnit: Unit };
+  nodes: Omit<NonNullable<nodegraph.Options["nodes"]>, "mainStatUnit"> & { mainStatUnit: Unit };
+};
 
 type PanelOf<Type extends string, Options, Custom> = Common & {
   type: Type;
@@ -83,6 +100,7 @@ type GridPos = Json<schema.GridPos>;
 
 type Panel =
   | PanelOf<"bargauge", bargauge.Options, Record<never, never>>
+  | PanelOf<"nodeGraph", NodeGraphOptions, Record<never, never>>
   | PanelOf<"stat", stat.Options, Record<never, never>>
   | PanelOf<"table", table.Options, table.FieldConfig>
   | PanelOf<"timeseries", timeseries.Options, timeseries.FieldConfig>

@@ -33,10 +33,15 @@ pub fn stage(options: EngineOptions, mode: &str) -> Result<(Scene, Watch)> {
     let mut scene = Scene::new(options)?;
     scene.make_silent_network()?;
     scene.start_dtm(&["--attach-mode", mode, "--linger", LINGER])?;
-    scene.run("receiver", SILENT, &["traffic", "udp-receive", "5002"])?;
-    scene.wait_named(&scene.endpoint("receiver", SILENT)?)?;
+    start_receiver(&scene, "receiver")?;
     let watch = Watch::start(&scene)?;
     Ok((scene, watch))
+}
+
+/// Starts a container on the silent network that receives datagrams, and waits until dtm knows it.
+pub fn start_receiver(scene: &Scene, name: &str) -> Result<()> {
+    scene.run(name, SILENT, &["traffic", "udp-receive", "5002"])?;
+    scene.wait_named(&scene.endpoint(name, SILENT)?)
 }
 
 /// As [`stage`], of an engine as it comes.

@@ -246,6 +246,15 @@ impl Scene {
         })
     }
 
+    /// The same of a container's interface on a network, whatever it is called and wherever it is counted.
+    pub fn wait_named_on(&self, container: &str, network: &str) -> Result<()> {
+        let labels = [("name", container), ("network", network)];
+        eventually(PATIENCE, &format!("{container} is named on {network}"), || {
+            let name = "dtm_container_network_receive_bytes_total";
+            Ok(self.samples()?.all(name, &labels).next().map(drop))
+        })
+    }
+
     /// What the kernel has counted at the host end, as the container sees it.
     pub fn kernel(&self, endpoint: &Endpoint) -> Result<Moved> {
         let LinkStatistics {

@@ -10,7 +10,8 @@ use crate::{
 /// Measure what dtm costs here and print it: ratios of one run, each with its spread.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The parts to measure, all of them unless some are named: programs, births, groups, scrapes.
+    /// The parts to measure, all of them unless some are named: programs, views, uplinks, connections,
+    /// births, groups, scrapes, takeover.
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }

@@ -14,7 +14,7 @@ pub(super) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 pub(super) const ETHERTYPE_OLD_SERVICE_VLAN: u16 = 0x9100;
 
 /// Bytes of an Ethernet header.
-const ETHERNET_LENGTH: usize = 14;
+pub(super) const ETHERNET_LENGTH: usize = 14;
 /// Bytes of a VLAN tag.
 const TAG_LENGTH: usize = 4;
 

@@ -12,6 +12,7 @@
     reason = "the kernel side has no calls to spare per packet"
 )]
 
+mod head;
 mod link;
 mod network;
 mod segments;
@@ -20,6 +21,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+pub use head::{Head, head, head_from_ip};
 pub use link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, ethernet};
 pub use network::{Family, Network, addresses, network, network_from_version};
 pub use segments::{
@@ -44,6 +46,31 @@ pub trait Packet {
     #[inline(always)]
     fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.read(offset)
+    }
+
+    /// The same value, about which the kernel's verifier knows nothing any more.
+    ///
+    /// It follows every path through a program, and a value that is a constant on each keeps them apart for as long as
+    /// somebody may branch on it: behind a loop that is left in eight ways everything would be looked at eight times.
+    #[inline(always)]
+    fn hide(&self, value: u32) -> u32 {
+        value
+    }
+
+    /// The `N` big-endian words at `offset`, as [`read`](Self::read).
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.words_far(offset)
+    }
+
+    /// The same, as [`read_far`](Self::read_far).
+    #[inline(always)]
+    fn words_far<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (number, word) in words.iter_mut().enumerate() {
+            *word = u32::from_be_bytes(self.read_far(offset + number * size_of::<u32>())?);
+        }
+        Some(words)
     }
 }
 

@@ -6,6 +6,8 @@ use super::{Family, Far, Network, Packet, be16};
 pub mod protocols {
     /// IPv6 hop-by-hop options.
     pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP of IPv4.
+    pub const ICMP: u8 = 1;
     /// IPv4 in IP.
     pub const IPIP: u8 = 4;
     /// TCP.
@@ -22,6 +24,10 @@ pub mod protocols {
     pub const GRE: u8 = 47;
     /// Authentication header (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
+    /// ICMP of IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 without anything above it.
+    pub const NONE: u8 = 59;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
     /// SCTP.
@@ -37,7 +43,7 @@ pub mod protocols {
 use protocols::{AUTHENTICATION, DESTINATION, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6};
 
 /// Extension headers that are looked through. RFC 8200 §4.1 has seven in its order; hosts send one or two.
-const MAX_EXTENSIONS: usize = 8;
+pub(super) const MAX_EXTENSIONS: usize = 8;
 
 /// Whether a packet is a part of a bigger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +80,18 @@ pub struct Transport {
 }
 
 impl Network {
-    /// What follows this header, its options and its extensions.
+    /// What follows this header, its options and its extensions, if it is there.
     #[inline(always)]
     pub fn transport<P: Packet + ?Sized>(&self, packet: &P) -> Option<Transport> {
+        let transport = self.follow(packet)?;
+        // Options and extensions may claim more than there is.
+        packet.read_far::<2>(transport.offset - 2)?;
+        Some(transport)
+    }
+
+    /// What the headers say follows them; it may be cut off. Of IPv4, and of IPv6 without extensions, this reads nothing.
+    #[inline(always)]
+    pub(super) fn follow<P: Packet + ?Sized>(&self, packet: &P) -> Option<Transport> {
         let mut transport = Transport {
             protocol: self.next_header,
             offset: self.offset + self.header_length,
@@ -99,8 +114,6 @@ impl Network {
                 return None;
             }
         }
-        // Options and extensions may claim more than there is.
-        packet.read_far::<2>(transport.offset - 2)?;
         Some(transport)
     }
 }
@@ -144,11 +157,31 @@ pub(super) fn extension<P: Packet + ?Sized>(packet: &P, protocol: u8, offset: us
     })
 }
 
-/// Whether `protocol` is an IPv6 extension header that tells its length.
+/// IPv6 extension headers that tell their length, by their numbers: below 64, and from 128 on.
+const EXTENSIONS: [u64; 2] = {
+    let mut sets = [0; 2];
+    let all = [
+        HOP_BY_HOP,
+        ROUTING,
+        FRAGMENT,
+        AUTHENTICATION,
+        DESTINATION,
+        MOBILITY,
+        HIP,
+        SHIM6,
+    ];
+    let mut at = 0;
+    while at < all.len() {
+        sets[(all[at] >> 7) as usize] |= 1 << (all[at] & 63);
+        at += 1;
+    }
+    sets
+};
+
+/// Whether `protocol` is one of [`EXTENSIONS`]: two branches, for the kernel's verifier follows each.
 #[inline(always)]
-pub(super) fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6
-    )
+pub(super) const fn is_extension(protocol: u8) -> bool {
+    let [low, high] = EXTENSIONS;
+    let set = if protocol & 0x80 == 0 { low } else { high };
+    protocol & 0x40 == 0 && set >> (protocol & 63) & 1 == 1
 }

@@ -29,8 +29,12 @@ const UNSPECIFIED: &str = "unspecified";
 pub struct KernelTypes {
     /// (name of the program's constant, offset).
     pub offsets: Vec<(&'static str, u32)>,
+    /// Whether a drop says which socket the packet was for.
+    pub has_receiver: bool,
     /// The drop reasons.
     pub reasons: DropReasons,
+    /// Whether it is known where sockets have what their connections do.
+    pub has_sockets: bool,
 }
 
 /// `enum skb_drop_reason` of the running kernel.
@@ -41,10 +45,11 @@ pub struct DropReasons {
 }
 
 /// The program's constant, the structure, and the path to the field in it.
-const FIELDS: [(&str, &str, &[&str]); 11] = [
+const FIELDS: [(&str, &str, &[&str]); 12] = [
     ("SKB_LEN", "sk_buff", &["len"]),
     ("SKB_PROTOCOL", "sk_buff", &["protocol"]),
     ("SKB_DEV", "sk_buff", &["dev"]),
+    ("SKB_SK", "sk_buff", &["sk"]),
     ("SKB_HEAD", "sk_buff", &["head"]),
     ("SKB_NETWORK_HEADER", "sk_buff", &["network_header"]),
     ("SKB_TAIL", "sk_buff", &["tail"]),
@@ -55,6 +60,14 @@ const FIELDS: [(&str, &str, &[&str]); 11] = [
     ("NET_INUM", "net", &["ns", "inum"]),
 ];
 
+/// As [`FIELDS`], of connections: all of them and those of [`SOCKET_FIELDS`], or connections are not counted.
+const TCP_FIELDS: [(&str, &str, &[&str]); 4] = [
+    ("SOCK_ERR", "sock", &["sk_err"]),
+    ("TCP_SRTT", "tcp_sock", &["srtt_us"]),
+    ("TCP_RETRANS", "tcp_sock", &["total_retrans"]),
+    ("TCP_TELLS", "tcp_sock", &["bpf_sock_ops_cb_flags"]),
+];
+
 /// As [`FIELDS`], of a control group: all of them, or its hierarchy and name are not known.
 const CGROUP_FIELDS: [(&str, &str, &[&str]); 4] = [
     ("CGROUP_ROOT", "cgroup", &["root"]),
@@ -63,22 +76,69 @@ const CGROUP_FIELDS: [(&str, &str, &[&str]); 4] = [
     ("NODE_NAME", "kernfs_node", &["name"]),
 ];
 
+/// As [`FIELDS`], of a socket, its namespace and its control group: all of them, or whose it is is not known. A control group
+/// tells of its parents through its directory.
+const SOCKET_FIELDS: [(&str, &str, &[&str]); 6] = [
+    ("SOCK_NET", "sock", &["__sk_common", "skc_net", "net"]),
+    ("SOCK_STATE", "sock", &["__sk_common", "skc_state"]),
+    ("SOCK_LISTENER", "sock", &["__sk_common", "skc_listener"]),
+    ("SOCK_CGROUP", "sock", &["sk_cgrp_data", "cgroup"]),
+    ("CGROUP_NODE", "cgroup", &["kn"]),
+    ("NODE_ID", "kernfs_node", &["id"]),
+];
+
+/// What the directory above is called, since Linux 6.15 and before.
+const PARENTS: [&str; 2] = ["__parent", "parent"];
+
+/// As [`FIELDS`], of a connection that the host's firewall follows: all of them, or none is looked at. Where that is a module of
+/// the kernel, its structures are not in the kernel's own type information.
+const CONNECTION_FIELDS: [(&str, &str, &[&str]); 4] = [
+    ("SKB_CONNECTION", "sk_buff", &["_nfct"]),
+    ("CT_SOURCE", "nf_conn", &["tuplehash", "tuple", "src", "u3"]),
+    ("CT_DESTINATION", "nf_conn", &["tuplehash", "tuple", "dst", "u3"]),
+    ("CT_FAMILY", "nf_conn", &["tuplehash", "tuple", "src", "l3num"]),
+];
+
+/// What the kernel hands to programs at the tracepoint of drops, and which of it is the socket that a packet was for.
+const DROP_PROTOTYPE: &str = "btf_trace_kfree_skb";
+const RECEIVER: usize = 4;
+
 impl KernelTypes {
     /// Reads the type information at `path`, `/sys/kernel/btf/vmlinux` on a normal host.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let btf = open(path)
             .with_context(|| format!("read the kernel's type information from {}", path.display()))?;
         let mut offsets = offsets(&btf, &FIELDS)?;
-        match self::offsets(&btf, &CGROUP_FIELDS) {
-            Ok(of_groups) => offsets.extend(of_groups),
-            Err(error) => {
-                let error = format_args!("{error:#}");
-                tracing::debug!(error, "control groups of every hierarchy are told of");
+        let of_connections = match socket_offsets(&btf) {
+            Ok(of_sockets) => {
+                offsets.extend(of_sockets);
+                self::offsets(&btf, &TCP_FIELDS)
+            }
+            Err(error) => Err(error),
+        };
+        let has_sockets = of_connections.is_ok();
+        let optional = [
+            (
+                self::offsets(&btf, &CGROUP_FIELDS),
+                "control groups of every hierarchy are told of",
+            ),
+            (of_connections, "TCP connections are not counted"),
+            (
+                self::offsets(&btf, &CONNECTION_FIELDS),
+                "whose a drop is is not looked for in connections",
+            ),
+        ];
+        for (found, without) in optional {
+            match found {
+                Ok(found) => offsets.extend(found),
+                Err(error) => tracing::debug!(error = format_args!("{error:#}"), "{without}"),
             }
         }
         Ok(Self {
+            has_receiver: has_receiver(&btf).unwrap_or(false),
             offsets,
             reasons: DropReasons::read(&btf)?,
+            has_sockets,
         })
     }
 }
@@ -102,6 +162,37 @@ fn offsets(btf: &Btf, fields: &[(&'static str, &str, &[&str])]) -> anyhow::Resul
         .iter()
         .map(|(constant, structure, field)| Ok((*constant, offset(btf, structure, field)?)));
     found.collect()
+}
+
+/// Those of [`SOCKET_FIELDS`], and where a directory has the one above.
+fn socket_offsets(btf: &Btf) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let mut found = offsets(btf, &SOCKET_FIELDS)?;
+    let parent = PARENTS
+        .iter()
+        .find_map(|name| offset(btf, "kernfs_node", &[name]).ok());
+    found.push((
+        "NODE_PARENT",
+        parent.context("a directory of this kernel has none above it")?,
+    ));
+    Ok(found)
+}
+
+/// Whether the tracepoint of drops has the socket that a packet was for.
+fn has_receiver(btf: &Btf) -> anyhow::Result<bool> {
+    for prototype in btf.resolve_types_by_name(DROP_PROTOTYPE)? {
+        let Type::Typedef(prototype) = prototype else {
+            continue;
+        };
+        if let Type::Ptr(function) = btf.resolve_chained_type(&prototype)?
+            && let Type::FuncProto(function) = btf.resolve_chained_type(&function)?
+            && let Some(receiver) = function.parameters.get(RECEIVER)
+            && let Type::Ptr(receiver) = btf.resolve_chained_type(receiver)?
+            && let Type::Struct(receiver) = btf.resolve_chained_type(&receiver)?
+        {
+            return Ok(btf.resolve_name(&receiver)? == "sock");
+        }
+    }
+    Ok(false)
 }
 
 /// The offset of the field at `path` of `structure`, in bytes.
@@ -149,7 +240,7 @@ fn member(btf: &Btf, aggregate: &Type, name: &str) -> anyhow::Result<Option<(u32
     Ok(None)
 }
 
-/// The type behind a member, past typedefs and qualifiers.
+/// The type behind a member, past typedefs and qualifiers; of an array, its elements'.
 fn resolved(btf: &Btf, member: &dyn BtfType) -> anyhow::Result<Type> {
     let mut current = btf.resolve_chained_type(member)?;
     // Chains of typedefs are short; the bound is against a malformed file.
@@ -157,6 +248,7 @@ fn resolved(btf: &Btf, member: &dyn BtfType) -> anyhow::Result<Type> {
         let next = match &current {
             Type::Typedef(inner) => btf.resolve_chained_type(inner)?,
             Type::Volatile(inner) | Type::Const(inner) => btf.resolve_chained_type(inner)?,
+            Type::Array(inner) => btf.resolve_chained_type(inner)?,
             Type::TypeTag(inner) => btf.resolve_chained_type(inner)?,
             _ => return Ok(current),
         };

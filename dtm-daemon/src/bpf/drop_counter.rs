@@ -3,7 +3,7 @@
 //! A tracepoint's link cannot be given another program. The one it has calls the one in the map, which another process can
 //! replace while drops go on being counted.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -17,6 +17,7 @@ use super::{
     kernel::take,
     pins::{DROPS_LINK, Pins},
     sys,
+    types::Types,
 };
 
 /// The map's name, and its one index.
@@ -36,9 +37,9 @@ pub(super) struct DropCounter {
 impl DropCounter {
     /// Sees to it that drops are counted: by the tracepoint that an earlier process has attached, where there is one, and
     /// unless `has_programs` by the program of this one. Into the maps of `former` none is counted from that moment on.
-    pub(super) fn start(
+    fn start(
         ebpf: &mut Ebpf,
-        btf: &Path,
+        types: &Types,
         pins: Option<&Pins>,
         has_programs: bool,
         former: Option<&Pins>,
@@ -49,12 +50,12 @@ impl DropCounter {
         let link = match left {
             Some(link) if has_programs => link,
             left => {
-                let btf = Btf::parse_file(btf, aya::Endianness::default())?;
-                let counter = loaded(ebpf, "dtm_count_drop", &btf)?.fd()?.try_clone()?;
+                let btf = types.get()?;
+                let counter = loaded(ebpf, "dtm_count_drop", btf)?.fd()?.try_clone()?;
                 let link = match (left, path) {
                     (Some(link), _path) => link,
                     (None, path) => {
-                        let caller = loaded(ebpf, "dtm_kfree_skb", &btf)?;
+                        let caller = loaded(ebpf, "dtm_kfree_skb", btf)?;
                         let mut link = Held::new(sys::attach_tracepoint(caller.fd()?.as_fd())?)?;
                         if let Some(path) = path {
                             link.pin(path).context("pin the tracepoint of drops")?;
@@ -78,6 +79,11 @@ impl DropCounter {
         })
     }
 
+    /// What has the tracepoint's program attached.
+    pub(super) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
     /// Leaves it to whoever comes next, where it has a name.
     pub(super) fn keep(mut self) {
         self.link.keep();
@@ -87,6 +93,25 @@ impl DropCounter {
     pub(super) fn unpin(&mut self) {
         self.link.unpin();
     }
+}
+
+/// As [`DropCounter::start`]; where the kernel refuses, a warning says so.
+pub(super) fn start(
+    ebpf: &mut Ebpf,
+    types: &Types,
+    pins: Option<&Pins>,
+    has_programs: bool,
+    former: Option<&Pins>,
+) -> Option<DropCounter> {
+    DropCounter::start(ebpf, types, pins, has_programs, former)
+        .inspect_err(|error| {
+            let error = format_args!("{error:#}");
+            tracing::warn!(
+                error,
+                "the tracepoint kfree_skb is refused: drops are not counted"
+            );
+        })
+        .ok()
 }
 
 /// Has drops no longer counted into the maps of another run.

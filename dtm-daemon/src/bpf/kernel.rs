@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,17 +15,22 @@ use aya::{
     util::nr_cpus,
 };
 use dtm_common::{
-    drops::{ADDRESSES_ENTRIES, Address, DROPS_ENTRIES, NETNS_ENTRIES},
+    drops::DROPS_ENTRIES,
     errors::{ERROR_KINDS, ERROR_NAMES},
     index::{INDEX_OVERFLOW_ENTRIES, IndexEntry, InterfaceKey},
+    views::ports,
 };
 
 use super::{
-    CgroupWatch, CounterBanks, DropMap, DropReasons, KernelTypes, Template,
-    drop_counter::DropCounter,
+    CgroupWatch, CounterBanks, DropMap, DropReasons, FlowMap, KernelTypes, Missed, Owners, Peers, Template,
+    UplinkBanks,
+    drop_counter::{self, DropCounter},
     load::{self, Constants, Handlers},
     pins::Pins,
     record, sys,
+    tcp::{self, SocketWalk, Tcp, TcpCounting, TcpMap},
+    types::Types,
+    uplinks,
 };
 
 /// What the maps are sized for.
@@ -33,6 +38,34 @@ use super::{
 pub struct Limits {
     /// Interfaces counted at one time.
     pub slots: u32,
+    /// Whether the second view is counted: by scope and protocol.
+    pub scopes: bool,
+    /// Pairs of the matrix; 0 where it is not counted.
+    pub pairs: u32,
+    /// Whether it is counted how TCP connections fare.
+    pub tcp: bool,
+    /// Whether that is with their round trips.
+    pub round_trips: bool,
+}
+
+impl Limits {
+    /// Whether anything is counted that takes a look at addresses.
+    pub fn has_views(self) -> bool {
+        self.scopes || self.pairs > 0
+    }
+}
+
+impl Default for Limits {
+    /// Little, and of everything.
+    fn default() -> Self {
+        Self {
+            slots: 64,
+            scopes: true,
+            pairs: 2_000,
+            tcp: true,
+            round_trips: true,
+        }
+    }
 }
 
 /// A map's name, entries in use and most entries.
@@ -44,24 +77,39 @@ pub struct Kernel {
     pub counters: CounterBanks,
     /// The drops; none where the kernel offers no way to see them.
     pub drops: Option<DropMap>,
+    /// The matrix; none where it is switched off.
+    pub flows: Option<FlowMap>,
+    /// How connections fare; none where that is switched off, or the kernel offers no way to see it.
+    pub tcp: Option<TcpMap>,
+    /// Who is where.
+    pub peers: Peers,
+    /// Whose everything is.
+    pub owners: Owners,
+    /// What the programs at tracepoints have missed.
+    pub missed: Missed,
+    /// What arrives at uplinks, where any are named.
+    pub uplinks: Arc<UplinkBanks>,
+    /// What it was loaded for.
+    pub limits: Limits,
     /// The running kernel's drop reasons.
     pub reasons: DropReasons,
     /// A number for the programs: another dtm with the same has the same.
     pub program: u64,
     index: Array<MapData, IndexEntry>,
     index_overflow: HashMap<MapData, InterfaceKey, u32>,
-    owners: Array<MapData, u32>,
-    netns_owners: HashMap<MapData, u32, u32>,
-    address_owners: HashMap<MapData, Address, u32>,
     errors: PerCpuArray<MapData, u64>,
-    /// Interfaces in `INDEX_OVERFLOW`, `NETNS_OWNERS` and `ADDRESS_OWNERS`.
+    /// Interfaces in `INDEX_OVERFLOW`.
     overflowed: u64,
-    netns_entries: u64,
-    address_entries: u64,
     /// `dtm_transmit` and `dtm_receive`.
     classifiers: (OwnedFd, OwnedFd),
     /// Keeps drops counted.
     drop_counter: Option<DropCounter>,
+    /// The same of connections.
+    tcp_counting: Option<TcpCounting>,
+    /// Until somebody wants it.
+    walk: Option<anyhow::Result<SocketWalk>>,
+    /// Where it outlives this process.
+    pins: Option<Pins>,
     template: Arc<Template>,
     /// Keeps the maps, and what else is loaded.
     ebpf: Ebpf,
@@ -153,6 +201,9 @@ impl Kernel {
             former,
         } = ground;
         let program = record::identity(&constants);
+        let mut constants = constants;
+        let epoch = epoch(program);
+        constants.set("TCP_EPOCH", epoch);
         let mut ebpf = load::object(&constants, limits, cpus, pins)?;
         let template = Template::new(&constants, &ebpf, limits)?;
         let mut classifier = |name| {
@@ -164,51 +215,70 @@ impl Kernel {
             }
         };
         let classifiers = (classifier("dtm_transmit")?, classifier("dtm_receive")?);
-        let drop_counter = types
-            .is_some()
-            .then(|| DropCounter::start(&mut ebpf, btf, pins, has_programs, former.as_ref()));
-        let drop_counter = drop_counter.and_then(|counted| {
-            counted
-                .inspect_err(|error| {
-                    let error = format_args!("{error:#}");
-                    tracing::warn!(
-                        error,
-                        "the tracepoint kfree_skb is refused: drops are not counted"
-                    );
-                })
-                .ok()
+        let kernel_types = Types::new(btf);
+        let drop_counter = types.as_ref().and_then(|_known| {
+            drop_counter::start(&mut ebpf, &kernel_types, pins, has_programs, former.as_ref())
         });
+        let can_see = types.as_ref().is_some_and(|types| types.has_sockets);
+        let tcp = if limits.tcp && can_see {
+            Tcp::start(&mut ebpf, &kernel_types, pins, epoch, former.as_ref())
+        } else {
+            pins.into_iter().for_each(tcp::leave);
+            None
+        };
+        let (tcp_counting, tcp, walk) = tcp.map_or((None, None, None), |tcp| {
+            (Some(tcp.counting), Some(tcp.map), Some(tcp.walk))
+        });
+        let mut missed = Missed::default();
+        for link in tcp_counting.iter().flat_map(TcpCounting::links) {
+            missed.watch_link("tcp", link);
+        }
+        if let Some(counter) = &drop_counter {
+            missed.watch_link("kfree_skb", counter.link());
+        }
         let counters = take(&mut ebpf, "COUNTERS")?;
         let Map::Array(counters) = &counters else {
             return Err(anyhow!("COUNTERS is no array"));
         };
-        let counters = CounterBanks::map(counters.fd().as_fd(), limits.slots, cpus)
-            .context("map the counters into the daemon")?;
-        let drops = take(&mut ebpf, "DROPS")?;
-        let drops_fd = match &drops {
-            Map::PerCpuHashMap(data) => data.fd().as_fd().try_clone_to_owned()?,
-            _ => return Err(anyhow!("DROPS is no per-CPU hash")),
+        let views = match take(&mut ebpf, "VIEWS")? {
+            Map::ArrayOfMaps(data) if limits.scopes => Some(data.fd().as_fd().try_clone_to_owned()?),
+            Map::ArrayOfMaps(_unused) => None,
+            _ => return Err(anyhow!("VIEWS is no array of maps")),
         };
-        let drops = DropMap::new(drops.try_into()?, drops_fd, cpus);
+        let counters = CounterBanks::map(counters.fd().as_fd(), views, limits.slots, cpus)
+            .context("map the counters into the daemon")?;
+        let Map::Array(uplinks) = &take(&mut ebpf, uplinks::MAP)? else {
+            return Err(anyhow!("UPLINKS is no array"));
+        };
+        let uplinks = UplinkBanks::map(uplinks.fd().as_fd(), cpus).context("map the counters of uplinks")?;
+        let drops = drop_map(take(&mut ebpf, "DROPS")?, cpus)?;
+        let mut known_ports: Array<_, u64> = take(&mut ebpf, "PORTS")?.try_into()?;
+        for (word, services) in (0..).zip(ports()) {
+            known_ports.set(word, services, 0)?;
+        }
+        let flows = flow_map(take(&mut ebpf, "FLOWS")?, limits, cpus)?;
         let index_overflow: HashMap<_, InterfaceKey, u32> = take(&mut ebpf, "INDEX_OVERFLOW")?.try_into()?;
-        let netns_owners: HashMap<_, u32, u32> = take(&mut ebpf, "NETNS_OWNERS")?.try_into()?;
-        let address_owners: HashMap<_, Address, u32> = take(&mut ebpf, "ADDRESS_OWNERS")?.try_into()?;
         Ok(Self {
             counters,
             drops: drop_counter.is_some().then_some(drops),
+            flows,
+            tcp,
+            walk,
+            peers: Peers::new(&mut ebpf)?,
+            owners: Owners::new(&mut ebpf)?,
+            missed,
+            uplinks: Arc::new(uplinks),
+            limits,
             reasons: types.map_or_else(DropReasons::none, |types| types.reasons),
             program,
             index: take(&mut ebpf, "INDEX")?.try_into()?,
-            owners: take(&mut ebpf, "OWNERS")?.try_into()?,
             errors: take(&mut ebpf, "ERRORS")?.try_into()?,
             overflowed: index_overflow.keys().count() as u64,
-            netns_entries: netns_owners.keys().count() as u64,
-            address_entries: address_owners.keys().count() as u64,
             index_overflow,
-            netns_owners,
-            address_owners,
             classifiers,
             drop_counter,
+            tcp_counting,
+            pins: pins.cloned(),
             template: Arc::new(template),
             ebpf,
         })
@@ -220,18 +290,69 @@ impl Kernel {
         Ok((transmit.try_clone()?, receive.try_clone()?))
     }
 
-    /// Leaves the tracepoint of drops attached for whoever comes next, where it has a name.
-    pub fn keep(self) {
+    /// Leaves the tracepoints attached for whoever comes next, where they have names.
+    pub fn keep(mut self) {
         if let Some(counter) = self.drop_counter {
             counter.keep();
         }
+        if let Some(counting) = &mut self.tcp_counting {
+            counting.keep();
+        }
     }
 
-    /// Takes away the name of the tracepoint's link: it goes with this process.
+    /// Takes away the names of the tracepoints' links: they go with this process.
     pub fn unpin(&mut self) {
+        self.pins = None;
         if let Some(counter) = &mut self.drop_counter {
             counter.unpin();
         }
+        if let Some(counting) = &mut self.tcp_counting {
+            counting.unpin();
+        }
+    }
+
+    /// Has all connections of sockets below a control group tell of themselves, the hierarchy's root. Without one they are not
+    /// counted at all.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the program: they are not counted either.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.9 (`bpf_skc_to_tcp_sock`).
+    pub fn listen_to_connections(&mut self, group: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+        let listening = match (&mut self.tcp_counting, group) {
+            (Some(counting), Some(group)) => counting.listen(&mut self.ebpf, self.pins.as_ref(), group),
+            (Some(_counting), None) => Err(anyhow!("there is no cgroup v2 hierarchy")),
+            (None, _) => Ok(()),
+        };
+        if listening.is_err() {
+            self.tcp_counting = None;
+            self.tcp = None;
+            self.walk = None;
+        }
+        listening
+    }
+
+    /// What counts the connections there are; none where they are not counted at all.
+    ///
+    /// To be called once.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the program: how many there were before dtm came is not known.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.9; round trips of connections that are older than dtm from 6.12.
+    pub fn socket_walk(&mut self) -> anyhow::Result<Option<SocketWalk>> {
+        self.walk.take().transpose()
+    }
+
+    /// How many programs are attached that count connections: to tracepoints, and to the root of the control groups.
+    pub fn tcp_programs(&self) -> (u64, u64) {
+        self.tcp_counting.as_ref().map_or((0, 0), TcpCounting::attached)
     }
 
     /// What makes the programs once more, with constants of their own, over the maps of these.
@@ -247,7 +368,14 @@ impl Kernel {
     ///
     /// Where the kernel refuses the tracepoints: nothing tells of control groups then.
     pub fn watch_cgroups(&mut self) -> anyhow::Result<CgroupWatch> {
-        CgroupWatch::start(&mut self.ebpf)
+        let watch = CgroupWatch::start(&mut self.ebpf)?;
+        for name in ["dtm_cgroup_mkdir", "dtm_cgroup_rmdir"] {
+            if let Some(program) = self.ebpf.program(name) {
+                let program = program.fd()?.as_fd().try_clone_to_owned()?;
+                self.missed.watch("cgroups", program);
+            }
+        }
+        Ok(watch)
     }
 
     /// A program by name, to test-run it.
@@ -291,33 +419,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whose the drops at a slot's interface are.
-    pub fn set_owner(&mut self, slot: u32, owner: u32) -> Result<(), MapError> {
-        self.owners.set(slot, owner, 0)
-    }
-
-    /// Whose the drops inside a network namespace are; `None` forgets it.
-    pub fn set_netns_owner(&mut self, inum: u32, owner: Option<u32>) -> Result<(), MapError> {
-        set_owner_of(&mut self.netns_owners, inum, owner, &mut self.netns_entries)
-    }
-
-    /// Whose the drops of packets from or to an address are; `None` forgets it.
-    pub fn set_address_owner(&mut self, address: Address, owner: Option<u32>) -> Result<(), MapError> {
-        set_owner_of(
-            &mut self.address_owners,
-            address,
-            owner,
-            &mut self.address_entries,
-        )
-    }
-
-    /// The namespaces and addresses that stand for somebody.
-    pub fn owned(&self) -> (Vec<u32>, Vec<Address>) {
-        let namespaces = self.netns_owners.keys().flatten();
-        let addresses = self.address_owners.keys().flatten();
-        (namespaces.collect(), addresses.collect())
-    }
-
     /// How often each of the kernel side's own errors happened.
     pub fn errors(&self) -> Result<Vec<(&'static str, u64)>, MapError> {
         (0..ERROR_KINDS)
@@ -327,14 +428,47 @@ impl Kernel {
     }
 
     /// How full the maps are that are not counted by their owner.
-    pub fn map_use(&self, drops: u64) -> [MapUse; 4] {
-        [
+    pub fn map_use(&self, drops: u64, flows: u64) -> impl Iterator<Item = MapUse> {
+        let uses = [
             ("index_overflow", self.overflowed, INDEX_OVERFLOW_ENTRIES.into()),
-            ("netns_owners", self.netns_entries, NETNS_ENTRIES.into()),
-            ("address_owners", self.address_entries, ADDRESSES_ENTRIES.into()),
             ("drops", drops, DROPS_ENTRIES.into()),
-        ]
+            ("flows", flows, self.limits.pairs.into()),
+        ];
+        let tcp = self.tcp.as_ref().map(|map| {
+            let (entries, limit) = map.usage();
+            ("tcp", entries, limit)
+        });
+        uses.into_iter()
+            .chain(self.owners.map_use())
+            .chain(self.peers.map_use())
+            .chain(tcp)
     }
+}
+
+/// The drops.
+fn drop_map(map: Map, cpus: usize) -> anyhow::Result<DropMap> {
+    let Map::PerCpuHashMap(data) = &map else {
+        return Err(anyhow!("DROPS is no per-CPU hash"));
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned()?;
+    Ok(DropMap::new(map.try_into()?, fd, cpus))
+}
+
+/// The matrix, where it is counted.
+fn flow_map(map: Map, limits: Limits, cpus: usize) -> anyhow::Result<Option<FlowMap>> {
+    match &map {
+        Map::PerCpuHashMap(data) if limits.pairs > 0 => {
+            let fd = data.fd().as_fd().try_clone_to_owned()?;
+            Ok(Some(FlowMap::new(map.try_into()?, fd, cpus)?))
+        }
+        Map::PerCpuHashMap(_unused) => Ok(None),
+        _ => Err(anyhow!("FLOWS is no per-CPU hash")),
+    }
+}
+
+/// The number of these programs among those that may count connections; 0 is nobody's.
+fn epoch(program: u64) -> u32 {
+    (program as u32).max(1)
 }
 
 /// What a program's pin is called. Another's program never has the same name.
@@ -371,27 +505,8 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
         .ok_or_else(|| anyhow!("the kernel side has no map {name}"))
 }
 
-/// Writes or removes one owner and keeps count of the entries.
-fn set_owner_of<K: aya::Pod>(
-    map: &mut HashMap<MapData, K, u32>,
-    key: K,
-    owner: Option<u32>,
-    entries: &mut u64,
-) -> Result<(), MapError> {
-    let Some(owner) = owner else {
-        if removed(map.remove(&key))? {
-            *entries -= 1;
-        }
-        return Ok(());
-    };
-    let is_new = matches!(map.get(&key, 0), Err(MapError::KeyNotFound));
-    map.insert(key, owner, 0)?;
-    *entries += u64::from(is_new);
-    Ok(())
-}
-
 /// Whether something was removed; that it was not there is no error.
-fn removed(result: Result<(), MapError>) -> Result<bool, MapError> {
+pub(super) fn removed(result: Result<(), MapError>) -> Result<bool, MapError> {
     match result {
         Ok(()) => Ok(true),
         Err(MapError::KeyNotFound) => Ok(false),

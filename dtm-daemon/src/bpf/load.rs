@@ -5,22 +5,39 @@ use std::{io, path::Path};
 use anyhow::{Context as _, anyhow};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use dtm_common::drops::HANDLERS;
+use dtm_common::{
+    drops::HANDLERS,
+    tcp::{TELLS_RETRANSMISSIONS, TELLS_ROUND_TRIPS, TELLS_STATES},
+    uplinks::UPLINKS_MAX,
+};
 
 use crate::net::own_netns_inode;
 
-use super::{KernelTypes, Limits, OBJECT, pins::Pins, symbols, sys::MapShape};
+use super::{KernelTypes, Limits, OBJECT, flows, pins::Pins, symbols, sys::MapShape, uplinks, views::chunks};
 
 /// The maps that outlive the daemon. The others hold what only a reader makes something of.
-pub(super) const PINNED: [&str; 10] = [
+pub(super) const PINNED: [&str; 23] = [
     "INDEX",
     "INDEX_OVERFLOW",
     "COUNTERS",
+    "VIEWS",
+    "SITES",
+    "PEERS",
+    "PEERS_OVERFLOW",
+    "SENDERS",
+    "SENDER_LEVELS",
+    "FLOWS",
+    "PORTS",
     "OWNERS",
     "NETNS_OWNERS",
     "ADDRESS_OWNERS",
+    "GROUP_OWNERS",
     "DROPS",
     "DROP_COUNTER",
+    "TCP",
+    "HANDSHAKES",
+    "TCP_RUNNING",
+    uplinks::MAP,
     "ERRORS",
     // What a program says that was loaded by an earlier process is heard, too.
     "AYA_LOGS",
@@ -42,9 +59,21 @@ impl Constants {
     ) -> anyhow::Result<(Self, io::Result<Handlers>)> {
         let mut constants = Self::default();
         constants.set("SLOTS", limits.slots);
+        constants.set("CHUNKS", chunks(limits.slots));
+        constants.set("COUNT_SCOPES", limits.scopes.into());
+        constants.set("COUNT_FLOWS", (limits.pairs > 0).into());
+        let round_trips = if limits.round_trips { TELLS_ROUND_TRIPS } else { 0 };
+        constants.set("WANTED", TELLS_RETRANSMISSIONS | TELLS_STATES | round_trips);
         let netns = own_netns_inode().context("read the inode of dtm's own network namespace")?;
         constants.set("NETNS_INUM", netns);
-        if let Some(KernelTypes { offsets, reasons }) = types {
+        if let Some(KernelTypes {
+            offsets,
+            has_receiver,
+            reasons,
+            ..
+        }) = types
+        {
+            constants.set("HAS_RECEIVER", (*has_receiver).into());
             for (name, offset) in offsets {
                 constants.set(name, *offset);
             }
@@ -79,12 +108,19 @@ impl Constants {
 }
 
 /// The entries of the maps that are sized for the host.
-fn entries(limits: Limits, cpus: usize) -> anyhow::Result<[(&'static str, u32); 2]> {
+fn entries(limits: Limits, cpus: usize) -> anyhow::Result<[(&'static str, u32); 6]> {
     let banks = u32::try_from(cpus)
         .ok()
         .and_then(|cpus| cpus.checked_mul(limits.slots));
     let banks = banks.ok_or_else(|| anyhow!("{} slots on {cpus} CPUs are too many", limits.slots))?;
-    Ok([("COUNTERS", banks), ("OWNERS", limits.slots)])
+    Ok([
+        ("COUNTERS", banks),
+        ("VIEWS", cpus as u32 * chunks(limits.slots)),
+        ("SITES", limits.slots),
+        ("FLOWS", flows::entries(limits.pairs)),
+        ("OWNERS", limits.slots),
+        (uplinks::MAP, cpus as u32 * UPLINKS_MAX),
+    ])
 }
 
 /// The shapes of the maps that outlive the daemon, as this one makes them.

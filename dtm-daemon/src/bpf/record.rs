@@ -8,6 +8,7 @@ use std::{
 use dtm_common::{
     LAYOUT,
     traffic::{SlotCounters, Tally},
+    views::{CHUNK, ViewCounters},
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ pub(super) struct KernelRecord {
     pub(super) banks: usize,
     /// How a slot is laid out.
     pub(super) slot: SlotRecord,
+    /// Bytes of a slot's second view, and slots in each chunk of it; none where there is none.
+    #[serde(default)]
+    pub(super) view: Option<(usize, u32)>,
     /// Where functions of the kernel are, where that could be read.
     #[serde(default)]
     pub(super) handlers: Option<Handlers>,
@@ -74,7 +78,15 @@ impl TallyRecord {
     }
 }
 
+/// What a second view of this dtm's is. Its words keep their places: one that is new takes a reserved one.
+const OWN_VIEW: (usize, u32) = (size_of::<ViewCounters>(), CHUNK);
+
 impl KernelRecord {
+    /// Whether second views are laid out as this dtm's own.
+    pub(super) fn views_are_own(&self) -> bool {
+        self.view == Some(OWN_VIEW)
+    }
+
     pub(super) fn new(program: u64, handlers: Option<Handlers>, slots: u32, banks: usize) -> Self {
         Self {
             layout: LAYOUT,
@@ -83,6 +95,7 @@ impl KernelRecord {
             slots,
             banks,
             slot: SlotRecord::OWN,
+            view: Some(OWN_VIEW),
             handlers,
         }
     }

@@ -2,6 +2,7 @@
 //! say.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -11,7 +12,10 @@ use std::{
 use anyhow::Context as _;
 use dtm_common::{
     drops::{DropKey, DropTally},
+    flows::FlowKey,
+    tcp::TcpCounters,
     traffic::Tally,
+    views::Volume,
 };
 
 use super::{
@@ -22,6 +26,7 @@ use super::{
     pins::Pins,
     record::{self, KernelRecord, TallyRecord},
     sys::{self, map_shape},
+    views::{ViewBanks, chunks},
 };
 use crate::{
     journal::{Entries, Journal},
@@ -60,7 +65,10 @@ pub struct Former {
     pub pins: Pins,
     record: KernelRecord,
     counters: Option<Mapping>,
+    views: Option<ViewBanks>,
     drops: Option<OwnedFd>,
+    flows: Option<OwnedFd>,
+    tcp: Option<OwnedFd>,
 }
 
 /// The journal's name for the run whose maps are still of use beside its own.
@@ -236,8 +244,21 @@ impl Former {
         let counters = counters
             .inspect_err(|error| tracing::warn!(%error, "cannot read what an earlier dtm has counted"))
             .ok();
+        let views = record.views_are_own().then(|| {
+            let map = sys::open(&pins.map("VIEWS"))?;
+            ViewBanks::open(map, chunks(record.slots), record.banks)
+        });
+        let views = views.transpose();
+        let views = views
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot read what an earlier dtm has counted by scope"),
+            )
+            .ok();
         Self {
             drops: sys::open(&pins.map("DROPS")).ok(),
+            flows: sys::open(&pins.map("FLOWS")).ok(),
+            tcp: sys::open(&pins.map("TCP")).ok(),
+            views: views.flatten(),
             counters,
             record,
             pins,
@@ -267,9 +288,40 @@ impl Former {
             sum += Traffic {
                 receive: tally(layout.receive),
                 transmit: tally(layout.transmit),
+                ..Traffic::default()
             };
         }
+        if let Some(views) = &self.views {
+            sum.views = views.read(slot);
+        }
         sum
+    }
+
+    /// Who sent how much to whom, where that can be read.
+    pub fn flows(&self) -> io::Result<HashMap<FlowKey, Volume>> {
+        let Some(map) = &self.flows else {
+            return Ok(HashMap::new());
+        };
+        let shape = map_shape(map.as_fd())?;
+        if (shape.key_size as usize, shape.value_size as usize) != (size_of::<FlowKey>(), size_of::<Volume>())
+        {
+            return Ok(HashMap::new());
+        }
+        super::flows::read(map.as_fd(), self.record.banks)
+    }
+
+    /// What containers' connections have done, by their numbers, where that can be read.
+    pub fn tcp(&self) -> io::Result<HashMap<u32, TcpCounters>> {
+        let Some(map) = &self.tcp else {
+            return Ok(HashMap::new());
+        };
+        let shape = map_shape(map.as_fd())?;
+        if (shape.key_size as usize, shape.value_size as usize)
+            != (size_of::<u32>(), size_of::<TcpCounters>())
+        {
+            return Ok(HashMap::new());
+        }
+        super::tcp::read(map.as_fd())
     }
 
     /// What was dropped, where that can be read.
@@ -284,6 +336,11 @@ impl Former {
             return Ok(Vec::new());
         }
         super::drops::read(map.as_fd(), self.record.banks)
+    }
+
+    /// Where it is.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The version of its layout.

@@ -210,6 +210,7 @@ mod tests {
                 bpffs: PathBuf::from("/nonexistent/bpf"),
             },
             btf: PathBuf::from("/nonexistent/btf"),
+            uplinks: Vec::new(),
         };
         // A host with that bridge, and without the engine's directory.
         let sights = Sights::without_namespaces(std::io::ErrorKind::NotFound);

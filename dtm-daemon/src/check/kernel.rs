@@ -27,6 +27,8 @@ pub(super) struct Programs {
     pub(super) groups: Result<(), String>,
     /// The tracepoints that tell of control groups, or why not.
     pub(super) births: Result<(), String>,
+    /// The program of uplinks, or why not.
+    pub(super) uplinks: Result<(), String>,
 }
 
 impl Loaded {
@@ -35,10 +37,18 @@ impl Loaded {
         let btf = PathBuf::from(btf);
         let load = move || {
             let types = KernelTypes::read(&btf).map(drop).map_err(|error| text(&error));
-            let kernel = Kernel::load(&btf, Limits { slots: SLOTS });
+            let kernel = Kernel::load(
+                &btf,
+                Limits {
+                    slots: SLOTS,
+                    ..Limits::default()
+                },
+            );
             let kernel = kernel.map(|kernel| {
                 let groups = kernel.template().cgroup(0).map(drop);
-                (kernel, groups.map_err(|error| text(&error)))
+                let uplinks = kernel.template().uplink(0).map(drop);
+                let [groups, uplinks] = [groups, uplinks].map(|loaded| loaded.map_err(|error| text(&error)));
+                (kernel, groups, uplinks)
             });
             (types, kernel.map_err(|error| text(&error)))
         };
@@ -46,10 +56,11 @@ impl Loaded {
             Ok(loaded) => loaded,
             Err(panicked) => (Ok(()), Err(panicked.to_string())),
         };
-        let programs = kernel.map(|(mut kernel, groups)| Programs {
+        let programs = kernel.map(|(mut kernel, groups, uplinks)| Programs {
             drops: kernel.drops.is_some(),
             reasons: kernel.reasons.not_specified().is_some(),
             groups,
+            uplinks,
             births: kernel.watch_cgroups().map(drop).map_err(|error| text(&error)),
         });
         Self { types, programs }

@@ -7,6 +7,7 @@ use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     parser::ValueSource,
 };
+use dtm_common::uplinks::UPLINKS_MAX;
 
 use super::{
     AttachMode, Config, ContainerLabels, DEFAULT_BPFFS, DEFAULT_BTF, DEFAULT_LISTEN_ADDRESS, DockerHost,
@@ -66,6 +67,7 @@ Exit code 0: nothing of dtm's is left; 1: something could not be removed, and it
 Flags win over DTM_* variables, those over the file of --config, that over the defaults.";
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Arguments {
     /// TOML file with the same keys as the flags, such as linger = "10m" or log.level = "debug"
     #[arg(long = CONFIG, env = "DTM_CONFIG", value_name = "FILE")]
@@ -127,6 +129,77 @@ struct Arguments {
         help_heading = "Counting"
     )]
     max_interfaces: u32,
+
+    /// Do not count by scope and protocol: no dtm_container_traffic_*, SYNs and services
+    #[arg(
+        long = "no-scopes",
+        env = "DTM_NO_SCOPES",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set,
+        hide_default_value = true,
+        help_heading = "Counting"
+    )]
+    no_scopes: bool,
+
+    /// Do not count who sends to whom: no dtm_flow_*
+    #[arg(
+        long = "no-flows",
+        env = "DTM_NO_FLOWS",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set,
+        hide_default_value = true,
+        help_heading = "Counting"
+    )]
+    no_flows: bool,
+
+    /// How many pairs of who sends to whom are counted at once, from 16 to 100000; the rest is @other
+    #[arg(
+        long = "flows.max-pairs",
+        env = "DTM_FLOWS_MAX_PAIRS",
+        value_name = "NUMBER",
+        default_value_t = 2000,
+        value_parser = clap::value_parser!(u32).range(16..=100_000),
+        help_heading = "Counting"
+    )]
+    max_pairs: u32,
+
+    /// Do not count how TCP connections fare: no dtm_container_tcp_* but SYNs
+    #[arg(
+        long = "no-tcp",
+        env = "DTM_NO_TCP",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set,
+        hide_default_value = true,
+        help_heading = "Counting"
+    )]
+    no_tcp: bool,
+
+    /// Do not count round-trip times of TCP connections: no dtm_container_tcp_rtt_seconds
+    #[arg(
+        long = "no-tcp-rtt",
+        env = "DTM_NO_TCP_RTT",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set,
+        hide_default_value = true,
+        help_heading = "Counting"
+    )]
+    no_tcp_rtt: bool,
 
     /// Leave nothing behind: what is attached does not go on counting until the next start
     #[arg(
@@ -203,6 +276,17 @@ struct HostArguments {
         help_heading = "Host"
     )]
     btf: PathBuf,
+
+    /// Uplink or bridge at which to count with XDP what arrives before the host's firewall; repeatable, or separated by commas
+    #[arg(
+        long = "xdp",
+        env = "DTM_XDP",
+        value_name = "INTERFACE",
+        value_delimiter = ',',
+        value_parser = values::interface_name,
+        help_heading = "Counting"
+    )]
+    uplinks: Vec<String>,
 }
 
 /// Where things are on the host.
@@ -305,7 +389,10 @@ pub(super) fn parse(mut arguments: Vec<OsString>, docker_host: Option<OsString>)
         (_, refusal) => refusal,
     })?;
     let arguments = match line.command {
-        Some(Command::Check(CheckArguments { config: _, host })) => return Ok(Task::Check(host.into())),
+        Some(Command::Check(CheckArguments { config: _, host })) => {
+            let host = host.check().map_err(|problem| usage(&problem))?;
+            return Ok(Task::Check(host));
+        }
         Some(Command::Detach(DetachArguments { config: _, paths })) => {
             return Ok(Task::Detach(paths.into()));
         }
@@ -378,21 +465,42 @@ fn usage(problem: &str) -> Refusal {
     Refusal::Usage(format!("{line}; try 'dtm --help'"))
 }
 
-impl From<HostArguments> for HostConfig {
-    fn from(arguments: HostArguments) -> Self {
-        let HostArguments {
+impl HostArguments {
+    /// What can only be said of several values together.
+    fn check(self) -> Result<HostConfig, String> {
+        let Self {
             docker_host,
             attach_mode,
             paths,
             btf,
-        } = arguments;
-        Self {
+            uplinks,
+        } = self;
+        let uplinks = each_once(uplinks);
+        if uplinks.len() > UPLINKS_MAX as usize {
+            return Err(format!(
+                "invalid value for '--xdp <INTERFACE>': {} interfaces, and at most {UPLINKS_MAX} can be counted at",
+                uplinks.len()
+            ));
+        }
+        Ok(HostConfig {
             docker_host,
             attach_mode,
             paths: paths.into(),
             btf,
+            uplinks,
+        })
+    }
+}
+
+/// Without repetitions, in the order in which they came.
+fn each_once<T: PartialEq>(given: Vec<T>) -> Vec<T> {
+    let mut once = Vec::with_capacity(given.len());
+    for value in given {
+        if !once.contains(&value) {
+            once.push(value);
         }
     }
+    once
 }
 
 impl From<PathArguments> for Paths {
@@ -415,30 +523,34 @@ impl Arguments {
     fn check(self) -> Result<Config, String> {
         let Self {
             config: _,
-            listen_addresses: given,
+            listen_addresses,
             telemetry_path,
             host,
             container_labels,
             linger,
             max_interfaces,
+            no_scopes,
+            no_flows,
+            max_pairs,
+            no_tcp,
+            no_tcp_rtt,
             no_pin,
             log_filter,
             log_format,
         } = self;
         let container_labels = ContainerLabels::new(container_labels)
             .map_err(|problem| format!("invalid value for '--container-labels <LABEL>': {problem}"))?;
-        let mut listen_addresses = Vec::new();
-        for address in given {
-            if !listen_addresses.contains(&address) {
-                listen_addresses.push(address);
-            }
-        }
         Ok(Config {
-            listen_addresses,
+            listen_addresses: each_once(listen_addresses),
             telemetry_path,
-            host: host.into(),
+            host: host.check()?,
             linger,
             max_interfaces,
+            no_scopes,
+            no_flows,
+            max_pairs,
+            no_tcp,
+            no_tcp_rtt,
             no_pin,
             container_labels,
             log_filter,

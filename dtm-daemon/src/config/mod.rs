@@ -48,6 +48,7 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// The daemon's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// Where to listen; never empty.
     pub listen_addresses: Vec<ListenAddress>,
@@ -59,6 +60,16 @@ pub struct Config {
     pub linger: Duration,
     /// How many interfaces can be counted at once.
     pub max_interfaces: u32,
+    /// Whether nothing is counted by scope and protocol.
+    pub no_scopes: bool,
+    /// Whether nothing is counted of who sends to whom.
+    pub no_flows: bool,
+    /// How many pairs of these are counted at once.
+    pub max_pairs: u32,
+    /// Whether nothing is counted of how TCP connections fare.
+    pub no_tcp: bool,
+    /// Whether nothing is counted of their round trips.
+    pub no_tcp_rtt: bool,
     /// Whether nothing is to go on counting without the daemon.
     pub no_pin: bool,
     /// The Docker labels to show on `dtm_container_info`.
@@ -80,6 +91,9 @@ pub struct HostConfig {
     pub paths: Paths,
     /// The running kernel's type information.
     pub btf: PathBuf,
+    /// The interfaces at which to count what arrives at the host, each once; at most
+    /// [`UPLINKS_MAX`](dtm_common::uplinks::UPLINKS_MAX).
+    pub uplinks: Vec<String>,
 }
 
 /// Where things are on the host.

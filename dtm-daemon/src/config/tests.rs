@@ -53,9 +53,15 @@ fn without_arguments_everything_has_its_default() {
                 bpffs: PathBuf::from("/sys/fs/bpf"),
             },
             btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+            uplinks: Vec::new(),
         },
         linger: Duration::from_mins(5),
         max_interfaces: 8192,
+        no_scopes: false,
+        no_flows: false,
+        no_tcp: false,
+        no_tcp_rtt: false,
+        max_pairs: 2000,
         no_pin: false,
         container_labels: ContainerLabels::default(),
         log_filter: "info".to_owned(),
@@ -63,6 +69,20 @@ fn without_arguments_everything_has_its_default() {
     };
     assert_eq!(parse(&[]), Ok(expected.clone()));
     assert_eq!(parse(&["serve"]), Ok(expected));
+}
+
+#[test]
+fn there_are_only_so_many_uplinks() {
+    let names: Vec<_> = (0..17).map(|number| format!("eth{number}")).collect();
+    let flag = |names: &[String]| format!("--xdp={}", names.join(","));
+    assert_eq!(parse(&[&flag(&names[..16])]).unwrap().host.uplinks, names[..16]);
+    let Err(Refusal::Usage(line)) = parse(&[&flag(&names)]) else {
+        panic!("17 were taken")
+    };
+    assert!(
+        line.contains("'--xdp <INTERFACE>': 17 interfaces, and at most 16"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -251,12 +271,20 @@ fn check_takes_what_matters_to_it_and_the_rest_of_the_file_as_it_is() {
             bpffs: PathBuf::from("/sys/fs/bpf"),
         },
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+        uplinks: vec!["eth0".to_owned(), "br-lan".to_owned()],
     };
-    let got = check(&["--config", file.path(), "--path.procfs=/host/proc"]);
+    let got = check(&[
+        "--config",
+        file.path(),
+        "--path.procfs=/host/proc",
+        "--xdp=eth0,br-lan",
+        "--xdp=eth0",
+    ]);
     assert_eq!(got, Ok(Task::Check(expected)));
     for (arguments, part) in [
         (&["--linger=1m"][..], "'--linger'"),
         (&["--attach-mode=xdp"], "possible values: auto, tcx, clsact"),
+        (&["--xdp=eth0,"], "the name of an interface"),
         (&["everything"], "'everything'"),
     ] {
         let Err(Refusal::Usage(line)) = check(arguments) else {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use dtm_common::uplinks::NAME_BYTES;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The longest time that series of ended containers may stay: beyond it memory grows for nobody's use.
@@ -53,6 +54,18 @@ pub(super) fn telemetry_path(text: &str) -> Result<String, String> {
 fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The name of an interface that may not be there yet: what the kernel takes for one (`dev_valid_name`).
+pub(super) fn interface_name(text: &str) -> Result<String, String> {
+    let is_odd = |byte: u8| matches!(byte, b'/' | b':' | b' ' | 0x09..=0x0d | 0);
+    if text.is_empty() || text.len() >= NAME_BYTES || matches!(text, "." | "..") || text.bytes().any(is_odd) {
+        return Err(
+            "expected the name of an interface, such as eth0: at most 15 bytes, without spaces, / and :"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
 }
 
 /// The path of a file or directory that may not be there yet.
@@ -111,6 +124,26 @@ mod tests {
         }
         for text in ["", "infoo", "verbose", "3", "a=b=c", "info,dtm=loud"] {
             assert!(log_filter(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_called_what_the_kernel_would_call_them() {
+        for text in ["eth0", "enp3s0f1np1", "eth0.100", "br-0123456789ab", "wörld"] {
+            assert!(interface_name(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "eth0:1",
+            "eth 0",
+            "eth0\n",
+            "sixteen-letters-",
+            "a\0b",
+        ] {
+            assert!(interface_name(text).is_err(), "{text:?}");
         }
     }
 

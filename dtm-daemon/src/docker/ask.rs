@@ -102,7 +102,7 @@ async fn network(engine: &Engine, id: &Arc<str>) -> Option<Network> {
         Ok(answer) => convert::inspected_network(answer),
         Err(error) if is_gone(&error) => None,
         Err(error) => {
-            complain("network", id, &error);
+            complain("network", id, &error.into());
             None
         }
     }
@@ -113,10 +113,7 @@ async fn networks(engine: &Engine) -> Answer {
         Ok(networks) if engine.is_podman => Answer::AllNetworks(networks),
         Ok(networks) => Answer::Networks(networks),
         Err(error) => {
-            let is_silent = error
-                .downcast_ref()
-                .is_some_and(|error| matches!(error, Error::HyperLegacyError { .. }));
-            if !is_silent {
+            if !is_silent(&error) {
                 tracing::warn!(
                     error = format_args!("{error:#}"),
                     "docker does not say which networks there are"
@@ -127,11 +124,17 @@ async fn networks(engine: &Engine) -> Answer {
     }
 }
 
-fn complain(kind: &str, id: &str, error: &Error) {
-    // Where nobody answers at all, the stream of events ends too, and that is said.
-    if !matches!(error, Error::HyperLegacyError { .. }) {
-        tracing::warn!(id, %error, "docker does not say what this {kind} is");
+fn complain(kind: &str, id: &str, error: &anyhow::Error) {
+    if !is_silent(error) {
+        let error = format_args!("{error:#}");
+        tracing::warn!(id, error, "docker does not say what this {kind} is");
     }
+}
+
+/// Whether nobody answers at all: the stream of events ends too then, and that is said.
+fn is_silent(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref();
+    error.is_some_and(|error| matches!(error, Error::HyperLegacyError { .. }))
 }
 
 /// Whether it was there and is not any more; what its events said stands.

@@ -4,10 +4,11 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::UNIX_EPOCH};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, EndpointSettings, Network as NetworkAnswer, NetworkInspect,
+    ContainerInspectResponse, ContainerSummary, EndpointSettings, Ipam, Network as NetworkAnswer,
+    NetworkInspect,
 };
 
-use super::{Container, ContainerId, ContainerState, Endpoint, Network};
+use super::{Container, ContainerId, ContainerState, Endpoint, Network, Subnet};
 
 /// The option with which a bridge network is given a name for its bridge.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -93,7 +94,7 @@ pub(super) fn announced(id: ContainerId, attributes: &HashMap<String, String>) -
 /// A network as its first event tells of it, on the bridge it has unless the user named another.
 pub(super) fn announced_network(id: &str, attributes: &HashMap<String, String>) -> Option<Network> {
     let attribute = |name: &str| attributes.get(name).cloned();
-    network(id.to_owned(), attribute("name"), attribute("type"), None)
+    network(id.to_owned(), attribute("name"), attribute("type"), None, None)
 }
 
 /// A container's name without the slash Docker keeps before it.
@@ -103,12 +104,24 @@ pub(super) fn without_slash(name: &str) -> Arc<str> {
 
 /// A network of the list.
 pub(super) fn listed_network(answer: NetworkAnswer) -> Option<Network> {
-    network(answer.id?, answer.name, answer.driver, answer.options)
+    network(
+        answer.id?,
+        answer.name,
+        answer.driver,
+        answer.options,
+        answer.ipam,
+    )
 }
 
 /// A network that was inspected.
 pub(super) fn inspected_network(answer: NetworkInspect) -> Option<Network> {
-    network(answer.id?, answer.name, answer.driver, answer.options)
+    network(
+        answer.id?,
+        answer.name,
+        answer.driver,
+        answer.options,
+        answer.ipam,
+    )
 }
 
 fn network(
@@ -116,6 +129,7 @@ fn network(
     name: Option<String>,
     driver: Option<String>,
     options: Option<HashMap<String, String>>,
+    ipam: Option<Ipam>,
 ) -> Option<Network> {
     if id.is_empty() {
         return None;
@@ -132,7 +146,16 @@ fn network(
         driver: driver.into(),
         bridge: bridge.map(Arc::from),
         id: id.into(),
+        subnets: subnets(ipam),
     })
+}
+
+/// A prefix that makes no sense is left out.
+fn subnets(ipam: Option<Ipam>) -> Vec<Subnet> {
+    let configurations = ipam.and_then(|ipam| ipam.config).into_iter().flatten();
+    configurations
+        .filter_map(|configuration| configuration.subnet?.parse().ok())
+        .collect()
 }
 
 /// `default` is what older clients call the default bridge.
@@ -271,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_short_network_id_still_makes_a_bridge_name() {
-        let network = network("é".to_owned(), None, Some("bridge".to_owned()), None).unwrap();
+        let network = network("é".to_owned(), None, Some("bridge".to_owned()), None, None).unwrap();
         assert_eq!(network.bridge.as_deref(), Some("br-é"));
     }
 

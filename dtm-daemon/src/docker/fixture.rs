@@ -37,5 +37,6 @@ pub(crate) fn network(name: &str, driver: &str, bridge: Option<&str>) -> Network
         name: Arc::from(name),
         driver: Arc::from(driver),
         bridge: bridge.map(Arc::from),
+        subnets: Vec::new(),
     }
 }

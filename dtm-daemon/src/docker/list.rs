@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use bollard::{
-    Docker,
     errors::Error,
     models::ContainerSummary,
     query_parameters::{ListContainersOptions, ListContainersOptionsBuilder},
@@ -30,18 +29,9 @@ const NEEDED: [&str; 7] = [
 
 /// All containers and networks.
 pub(super) async fn list(engine: &Engine) -> anyhow::Result<(Vec<Container>, Vec<Network>)> {
-    let Engine { host, docker, .. } = engine;
-    let containers = match containers(docker, None).await {
-        Err(error) if is_nonsense(&error) => {
-            tracing::warn!(%error, "docker's list of containers makes no sense, taking what does");
-            let path = format!("/v{}/containers/json?all=true", docker.client_version());
-            let list = plain::get(host, &path).await;
-            one_by_one(&list.context("list docker's containers")?)
-        }
-        whole => whole.map_err(anyhow::Error::from),
-    };
+    let containers = containers(engine, None).await.context("list docker's containers");
     let networks = networks(engine).await?;
-    let containers = containers.context("list docker's containers")?;
+    let containers = containers?;
     let containers = containers.into_iter().filter_map(convert::listed);
     let containers = containers.map(|container| engine.own(container));
     let containers = if engine.is_podman {
@@ -63,16 +53,32 @@ pub(super) async fn networks(engine: &Engine) -> anyhow::Result<Vec<Network>> {
 }
 
 /// One container as the list has it; for where it cannot be inspected.
-pub(super) async fn find(engine: &Engine, id: &ContainerId) -> Result<Option<Container>, Error> {
-    let found = containers(&engine.docker, Some(id.full())).await?;
+pub(super) async fn find(engine: &Engine, id: &ContainerId) -> anyhow::Result<Option<Container>> {
+    let found = containers(engine, Some(id)).await?;
     let found = found.into_iter().find_map(convert::listed);
     Ok(found.map(|container| engine.own(container)))
 }
 
-async fn containers(docker: &Docker, id: Option<&str>) -> Result<Vec<ContainerSummary>, Error> {
+async fn containers(engine: &Engine, id: Option<&ContainerId>) -> anyhow::Result<Vec<ContainerSummary>> {
+    let Engine { host, docker, .. } = engine;
     let options = ListContainersOptionsBuilder::default().all(true).build();
-    let filters = id.map(|id| HashMap::from([("id".to_owned(), vec![id.to_owned()])]));
-    answered(docker.list_containers(Some(ListContainersOptions { filters, ..options }))).await
+    let filters = id.map(|id| HashMap::from([("id".to_owned(), vec![id.full().to_owned()])]));
+    match answered(docker.list_containers(Some(ListContainersOptions { filters, ..options }))).await {
+        Err(error) if is_nonsense(&error) => {
+            const TAKEN: &str = "docker's list of containers makes no sense, taking what does";
+            match id {
+                None => tracing::warn!(%error, "{TAKEN}"),
+                // Asked for often, and Podman's own words are among what makes none.
+                Some(id) => tracing::debug!(%id, %error, "{TAKEN}"),
+            }
+            // An id has no character that would have to be escaped.
+            let filters = id.map(|id| format!("&filters=%7B%22id%22%3A%5B%22{}%22%5D%7D", id.full()));
+            let version = docker.client_version();
+            let filters = filters.unwrap_or_default();
+            one_by_one(&plain::get(host, &format!("/v{version}/containers/json?all=true{filters}")).await?)
+        }
+        whole => Ok(whole?),
+    }
 }
 
 /// Whether an answer came but is not what it should be: engines newer than this program have words it does not know.
@@ -89,7 +95,10 @@ fn one_by_one(list: &[u8]) -> anyhow::Result<Vec<ContainerSummary>> {
         let id = container.get("Id").map(ToString::to_string);
         read(container.clone())
             .or_else(|_strange_state| {
-                container.remove("State");
+                let state = container.remove("State");
+                if let Some(state) = state.as_ref().and_then(Value::as_str).and_then(podman::state) {
+                    container.insert("State".to_owned(), state.into());
+                }
                 read(container)
             })
             .inspect_err(|error| tracing::warn!(id, %error, "a container that makes no sense is left out"))
@@ -114,6 +123,13 @@ mod tests {
             {"Id": "b", "Names": ["/two"], "State": "hibernating"}]"#;
         assert!(serde_json::from_slice::<Vec<ContainerSummary>>(list).is_err());
         assert_eq!(names(&one_by_one(list).unwrap()), ["/one", "/two"]);
+    }
+
+    #[test]
+    fn podmans_own_states_are_put_into_dockers_words() {
+        let list = br#"[{"Id": "a", "Names": ["/one"], "State": "stopped"}]"#;
+        let list = one_by_one(list).unwrap();
+        assert_eq!(list[0].state.unwrap().to_string(), "exited");
     }
 
     #[test]

@@ -21,6 +21,6 @@ mod watch;
 
 pub use about::About;
 pub use connect::preflight;
-pub use model::{Container, ContainerId, ContainerState, DockerUpdate, Endpoint, Network};
+pub use model::{Container, ContainerId, ContainerState, DockerUpdate, Endpoint, Network, Subnet};
 pub use survey::{Survey, survey};
 pub use watch::watch;

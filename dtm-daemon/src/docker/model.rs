@@ -1,6 +1,6 @@
 //! Docker's objects as the rest of the daemon sees them: what a series needs, and no more.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,34 @@ pub struct Network {
     /// The Linux bridge it is on, for the bridge driver: `com.docker.network.bridge.name`, else `br-` and the first
     /// 12 digits of the id.
     pub bridge: Option<Arc<str>>,
+    /// The prefixes its addresses are from; none while they are not known.
+    #[serde(default)]
+    pub subnets: Vec<Subnet>,
+}
+
+/// A prefix of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// An address in it.
+    pub address: IpAddr,
+    /// How many leading bits its addresses share.
+    pub bits: u8,
+}
+
+impl FromStr for Subnet {
+    type Err = ();
+
+    /// Reads `172.17.0.0/16`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, bits) = text.split_once('/').ok_or(())?;
+        let address: IpAddr = address.parse().map_err(drop)?;
+        let bits: u8 = bits.parse().map_err(drop)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        if bits > most {
+            return Err(());
+        }
+        Ok(Self { address, bits })
+    }
 }
 
 /// What the watcher tells the tracker, in order.

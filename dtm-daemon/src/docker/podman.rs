@@ -33,6 +33,16 @@ pub(super) fn is_podman(version: &SystemVersion) -> bool {
     components.any(|component| component.name == COMPONENT)
 }
 
+/// Docker's word for a state that Docker does not have: one whose process has ended and that is not tidied up yet, and
+/// those before the start.
+pub(super) fn state(own: &str) -> Option<&'static str> {
+    match own {
+        "stopped" => Some("exited"),
+        "configured" | "initialized" => Some("created"),
+        _ => None,
+    }
+}
+
 /// All networks.
 pub(super) async fn networks(engine: &Engine) -> anyhow::Result<Vec<Network>> {
     let list = plain::get(&engine.host, NETWORKS).await;
@@ -46,6 +56,14 @@ struct Listed {
     /// The bridge, or the parent of its containers' devices.
     #[serde(default)]
     network_interface: String,
+    #[serde(default)]
+    subnets: Vec<ListedSubnet>,
+}
+
+#[derive(Deserialize)]
+struct ListedSubnet {
+    #[serde(default)]
+    subnet: String,
 }
 
 fn read_networks(list: &[u8]) -> anyhow::Result<Vec<Network>> {
@@ -53,11 +71,13 @@ fn read_networks(list: &[u8]) -> anyhow::Result<Vec<Network>> {
     let network = |listed: Listed| {
         let is_bridge = listed.driver == "bridge" && !listed.network_interface.is_empty();
         let name: Arc<str> = listed.name.into();
+        let subnets = listed.subnets.into_iter();
         Network {
             id: Arc::clone(&name),
             name,
             bridge: is_bridge.then(|| listed.network_interface.into()),
             driver: listed.driver.into(),
+            subnets: subnets.filter_map(|listed| listed.subnet.parse().ok()).collect(),
         }
     };
     Ok(list.into_iter().map(network).collect())

@@ -2,15 +2,17 @@
 
 use std::{collections::BTreeMap, ffi::OsString, sync::Arc, time::Duration};
 
-use dtm_common::{errors::ERROR_NAMES, traffic::Tally};
+use dtm_common::{errors::ERROR_NAMES, tcp::TcpCounters, traffic::Tally, views::Volume};
 
 use crate::{
     config::Config,
     docker::{Container, ContainerId, ContainerState},
+    net::{DeviceDrops, ListenCounts},
     tracker::{
-        ContainerSnapshot, DropSnapshot, Infrastructure, InterfaceSnapshot, NetworkSnapshot, Snapshot,
-        Status, Traffic,
+        ContainerSnapshot, DropSnapshot, FlowSnapshot, Infrastructure, InterfaceSnapshot, LifeSnapshot,
+        NetworkSnapshot, Snapshot, Status, TcpSnapshot, Traffic,
     },
+    uplinks::UplinkSnapshot,
 };
 
 /// A name no engine takes, and no format may break on.
@@ -31,9 +33,34 @@ pub(crate) fn traffic(start: u64) -> Traffic {
         packets: start + 1,
         wire_bytes: start + 2,
     };
-    Traffic {
+    let mut traffic = Traffic {
         receive: tally(start),
         transmit: tally(start + 3),
+        dropped: Some(DeviceDrops {
+            receive: start + 6,
+            transmit: start + 7,
+        }),
+        ..Traffic::default()
+    };
+    for (number, word) in (start * 1_000..).zip(traffic.views.words_mut()) {
+        *word = number;
+    }
+    traffic
+}
+
+/// Connections of which no two numbers are equal.
+fn tcp(start: u64) -> TcpSnapshot {
+    let mut counters = TcpCounters::default();
+    for (number, word) in (start..).zip(counters.words_mut()) {
+        *word = number;
+    }
+    TcpSnapshot {
+        counters,
+        connections: Some(start + 1),
+        listen: Some(ListenCounts {
+            overflows: start + 2,
+            drops: start + 3,
+        }),
     }
 }
 
@@ -58,6 +85,8 @@ pub(crate) fn container(number: u64, name: &str) -> ContainerSnapshot {
             interface: "eth0".into(),
             traffic: traffic(number * 100),
         }],
+        views: Some(Box::new(traffic(number * 100).views)),
+        tcp: Some(Box::new(tcp(number * 100))),
         drops: Vec::new(),
         uncovered: None,
     }
@@ -87,6 +116,8 @@ pub(crate) fn snapshot() -> Snapshot {
     gone.living = false;
     let mut sidecar = container(3, "sidecar");
     sidecar.interfaces.clear();
+    sidecar.views = None;
+    sidecar.tcp = None;
     sidecar.network_container_id = Some(database.container.id.full().into());
     sidecar.uncovered = Some("shared_network");
     edit(&mut sidecar, |container| container.started_at = None);
@@ -101,6 +132,7 @@ pub(crate) fn snapshot() -> Snapshot {
     let mut bridge = network("bridge", "bridge", 2500, Some(traffic(2600)));
     bridge.infrastructure = [(Infrastructure::Build, traffic(2700))].into();
     Snapshot {
+        read_at: Duration::from_secs(1_000),
         containers: vec![database, gone, sidecar],
         networks: vec![
             bridge,
@@ -112,7 +144,48 @@ pub(crate) fn snapshot() -> Snapshot {
         unattributed: traffic(10),
         unattributed_drops: [("netfilter_drop".into(), 0), ("no_socket".into(), 2)].into(),
         dropped: [("netfilter_drop".into(), 3), ("no_socket".into(), 2)].into(),
+        flows: vec![
+            flow("@internet", "db", 11),
+            flow("@other", "@other", 0),
+            flow("db", "@host", 22),
+        ],
+        lives: [(3, life(40)), (4, life(50))].into(),
+        uplinks: vec![uplink("eth0", Some("native"), 100), uplink("wan", None, 0)],
         status: status(),
+    }
+}
+
+/// An interface at which something has arrived, or nothing.
+fn uplink(interface: &str, mode: Option<&'static str>, start: u64) -> UplinkSnapshot {
+    let volume = |number| Volume {
+        bytes: (start + number) * 64,
+        packets: start + number,
+    };
+    UplinkSnapshot {
+        interface: interface.into(),
+        protocols: [volume(0), volume(start), volume(start * 2), volume(start * 3)],
+        syns: start / 2,
+        mode,
+    }
+}
+
+/// What one life of an interface has counted.
+fn life(start: u64) -> LifeSnapshot {
+    let Traffic {
+        receive, transmit, ..
+    } = traffic(start);
+    LifeSnapshot { receive, transmit }
+}
+
+/// A pair that moved something.
+fn flow(source: &str, destination: &str, bytes: u64) -> FlowSnapshot {
+    FlowSnapshot {
+        source: source.into(),
+        destination: destination.into(),
+        volume: Volume {
+            bytes,
+            packets: bytes / 11,
+        },
     }
 }
 
@@ -138,6 +211,7 @@ fn status() -> Status {
         takeover: [("attached", 3), ("detached", 1), ("gone", 2)].into(),
         unwatched: Duration::from_millis(1500),
         journal_bytes: 65_536,
+        flow_pairs: Some((2, 2000)),
         program_errors: ERROR_NAMES.map(|name| (name, 0)).into(),
         read_duration: Duration::from_micros(250),
         read_success: true,
@@ -162,6 +236,7 @@ pub(crate) fn hostile() -> Snapshot {
         container.labels = labels.map(|label| (label.to_owned(), HOSTILE.to_owned())).into();
     });
     snapshot.containers.push(hostile);
+    snapshot.flows.push(flow(HOSTILE, HOSTILE, 33));
     snapshot.networks[0].name = HOSTILE.into();
     snapshot.networks[0].driver = HOSTILE.into();
     snapshot

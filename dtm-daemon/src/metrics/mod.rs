@@ -94,13 +94,13 @@ impl Scrape {
             let sums = networks
                 .entry((Arc::clone(&network.name), Arc::clone(&network.driver)))
                 .or_default();
-            add(&mut sums.containers, network.containers);
-            if let Some(bridge) = network.bridge {
+            add(&mut sums.containers, &network.containers);
+            if let Some(bridge) = &network.bridge {
                 add(sums.bridge.get_or_insert_default(), bridge);
             }
             for (kind, traffic) in &network.infrastructure {
                 let key = (*kind, Arc::clone(&network.name));
-                add(infrastructure.entry(key).or_default(), *traffic);
+                add(infrastructure.entry(key).or_default(), traffic);
             }
         }
         Self {
@@ -132,7 +132,7 @@ impl Collector for Scrape {
     }
 }
 
-fn add(sum: &mut Traffic, traffic: Traffic) {
+fn add(sum: &mut Traffic, traffic: &Traffic) {
     let tally = |sum: &mut Tally,
                  Tally {
                      bytes,

@@ -35,6 +35,15 @@ impl From<bool> for Value {
     }
 }
 
+/// How many of each size there were.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distribution<'a> {
+    /// Upper bounds, the last of them `f64::INFINITY` for those that have none, and how many were above the one before.
+    pub(super) buckets: &'a [(f64, u64)],
+    /// Of all of them.
+    pub(super) sum: f64,
+}
+
 /// Takes the samples of a family.
 #[derive(Debug)]
 pub(super) struct Samples<'a> {
@@ -84,10 +93,33 @@ impl<'a> Samples<'a> {
     }
 }
 
+impl Samples<'_> {
+    /// Adds a histogram; `values` are those of the family's labels, in their order.
+    pub(super) fn add_distribution(
+        &mut self,
+        values: &[&str],
+        distribution: Distribution<'_>,
+    ) -> fmt::Result {
+        debug_assert_eq!(self.kind, Kind::Histogram, "the family is one of histograms");
+        let labels = Labels {
+            names: self.labels,
+            values,
+            further: &[],
+        };
+        let Distribution { buckets, sum } = distribution;
+        let count = buckets.iter().map(|(_bound, count)| count).sum();
+        self.encoder
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(sum, count, buckets, None)
+    }
+}
+
 fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::Result {
     match (kind, value) {
         (Kind::Counter, Value::Count(count)) => encoder.encode_counter::<NoLabelSet, _, f64>(&count, None),
         (Kind::Counter, Value::Real(real)) => encoder.encode_counter::<NoLabelSet, _, f64>(&real, None),
+        // A family of histograms has no other samples.
+        (Kind::Histogram, _) => Err(fmt::Error),
         (Kind::Gauge, Value::Count(count)) => encoder.encode_gauge(&count),
         (Kind::Gauge, Value::Real(real)) => encoder.encode_gauge(&real),
     }

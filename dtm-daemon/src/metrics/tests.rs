@@ -91,6 +91,7 @@ fn every_family_is_there_even_of_an_empty_host() {
         .map(|family| match family.kind() {
             families::Kind::Counter => format!("{} counter", family.name),
             families::Kind::Gauge => format!("{} gauge", family.name),
+            families::Kind::Histogram => format!("{} histogram", family.name),
         })
         .collect();
     assert_eq!(described, expected);
@@ -139,12 +140,19 @@ fn gauges_of_an_ended_container_go_and_its_counters_stay() {
         .lines()
         .filter(|line| line.contains("name=\"gone\""))
         .collect();
-    assert_eq!(of_gone.len(), 6);
-    assert!(
-        of_gone
+    let views = 4 * 28 + 2 * 4 + 2;
+    // Both ways of its interface, and what the device itself dropped.
+    // Segments sent, sent again, resets; connections by role and by failure; listeners.
+    let tcp = 4 + 2 + 4 + 2;
+    let is_part = |line: &&str| {
+        ["_bucket{", "_sum{", "_count{"]
             .iter()
-            .all(|line| line.starts_with("dtm_container_network_"))
-    );
+            .any(|part| line.contains(part))
+    };
+    let (histograms, counters): (Vec<&str>, Vec<&str>) = of_gone.into_iter().partition(is_part);
+    assert_eq!(counters.len(), 6 + 2 + views + tcp);
+    assert!(counters.iter().all(|line| line.contains("_total{")));
+    assert_eq!(histograms.len(), 3 * (dtm_common::tcp::BUCKETS + 2));
 }
 
 #[test]

@@ -71,6 +71,11 @@ impl Hierarchy {
         self.is_hosts
     }
 
+    /// The root's directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     /// A group's directory, by its path from the root.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Link, NetlinkError, Requests};
+use super::{Link, NetlinkError, Requests, addresses::local_address};
 
 /// An interface in another namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,18 +113,4 @@ fn addresses(requests: &mut Requests, link: &Link, nsid: Option<i32>) -> Result<
         }
     }
     Ok(addresses)
-}
-
-/// The interface's own address: `IFA_LOCAL` where the kernel tells the two apart, else `IFA_ADDRESS`.
-fn local_address(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    local.or_else(|| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    })
 }

@@ -11,13 +11,16 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    Link,
+    InterfaceAddress, Link,
+    addresses::interface_address,
     requests::{frames, inner},
 };
 
-/// `RTNLGRP_LINK` and `RTNLGRP_TC` as bits of the address' groups.
+/// `RTNLGRP_LINK`, `RTNLGRP_TC`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` as bits of the address' groups.
 const GROUP_LINK: u32 = 1;
 const GROUP_TC: u32 = 1 << 3;
+const GROUP_IPV4_ADDRESSES: u32 = 1 << 4;
+const GROUP_IPV6_ADDRESSES: u32 = 1 << 8;
 
 /// What traffic control tells, `include/uapi/linux/rtnetlink.h`: its qdiscs are 36 to 38, its classes 40 to 42, its
 /// filters 44 to 46, its actions 48 to 50, its chains 100 to 102.
@@ -51,6 +54,10 @@ pub enum LinkEvent {
     Removed(Link, Option<MovedTo>),
     /// Somebody else changed the filters of this interface, or took its qdisc away.
     Filters(u32),
+    /// An interface has an address from now on, or again.
+    AddressAdded(InterfaceAddress),
+    /// An interface has an address no more.
+    AddressRemoved(InterfaceAddress),
     /// Events were lost: only a dump can tell what is there.
     Overflow,
 }
@@ -65,7 +72,8 @@ impl LinkSubscription {
     /// Subscribes to the calling thread's namespace. What the socket with the address `own` does to filters is not told.
     pub fn open(own: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, GROUP_LINK | GROUP_TC))?;
+        let groups = GROUP_LINK | GROUP_TC | GROUP_IPV4_ADDRESSES | GROUP_IPV6_ADDRESSES;
+        socket.bind(&SocketAddr::new(0, groups))?;
         socket.set_non_blocking(true)?;
         force_receive_buffer(&socket);
         Ok(Self { socket, own })
@@ -132,6 +140,12 @@ fn event(frame: &[u8], own: u32) -> Option<LinkEvent> {
             Link::from_message(&message),
             moved_to(&message),
         )),
+        Ok(Some(RouteNetlinkMessage::NewAddress(message))) => {
+            interface_address(&message).map(LinkEvent::AddressAdded)
+        }
+        Ok(Some(RouteNetlinkMessage::DelAddress(message))) => {
+            interface_address(&message).map(LinkEvent::AddressRemoved)
+        }
         Ok(_) => None,
         Err(error) => {
             let error = &error as &dyn std::error::Error;

@@ -55,8 +55,9 @@ impl Tracker {
             let former = std::mem::replace(network, Arc::clone(heir));
             let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
             self.networks
-                .add_past(&former, interface.moved(counted), Part::Bridge);
+                .add_past(&former, &interface.moved(&counted), Part::Bridge);
             interface.base = counted;
+            self.sites.reconsider();
         }
     }
 
@@ -87,7 +88,7 @@ impl Tracker {
             let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
             if let Some((network, part)) = interface.role.part() {
                 // One that was made again under its name inherits them.
-                self.networks.add_past(network, interface.moved(counted), part);
+                self.networks.add_past(network, &interface.moved(&counted), part);
             }
             self.leave(interface, now);
         }
@@ -146,6 +147,7 @@ impl Tracker {
     /// Takes the programs off an interface that goes on without them.
     fn leave(&mut self, interface: Interface, now: Instant) {
         let slot = interface.slot();
+        self.end_site(interface.generation);
         self.leave_index(interface.generation.key);
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.order(interface.generation.key.netns, AttachJob::Detach(attachment));

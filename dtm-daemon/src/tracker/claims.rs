@@ -41,7 +41,8 @@ impl<K: Copy + Eq + Hash> Claims<K> {
         self.owner(key)
     }
 
-    fn owner(&self, key: K) -> Option<u32> {
+    /// Whom the key stands for.
+    pub(crate) fn owner(&self, key: K) -> Option<u32> {
         let owners = self.claims.get(&key)?;
         (owners.len() == 1)
             .then(|| owners.first_key_value().map(|(owner, _count)| *owner))

@@ -9,9 +9,10 @@ use std::{
 use dtm_common::{
     drops::{DropTally, OWNER_PENDING},
     index::InterfaceKey,
+    views::ViewCounters,
 };
 
-use super::{Traffic, nameless::ORPHAN_PATIENCE, noted::Noted};
+use super::{Traffic, nameless::ORPHAN_PATIENCE, noted::Noted, tcp::Sockets, traffic::add_views};
 use crate::docker::{Container, ContainerId, ContainerState};
 
 /// What a series of a container is known by besides its id: network and interface.
@@ -33,15 +34,15 @@ pub(crate) struct Series {
 
 impl Series {
     /// Adds what a generation that is gone moved.
-    pub(crate) fn add_past(&mut self, traffic: Traffic, now: Instant) {
-        self.past += traffic;
+    pub(crate) fn add_past(&mut self, traffic: &Traffic, now: Instant) {
+        self.past += *traffic;
         self.added = Some(now);
     }
 
     /// One that moved this before, and had something added then.
-    pub(crate) fn restored(past: Traffic, added: Option<Instant>) -> Self {
+    pub(crate) fn restored(past: &Traffic, added: Option<Instant>) -> Self {
         Self {
-            past,
+            past: *past,
             live: BTreeSet::new(),
             added,
         }
@@ -71,6 +72,10 @@ pub(crate) struct Tracked {
     pub(crate) series: BTreeMap<SeriesKey, Series>,
     /// Drops that were counted under keys that are gone.
     pub(crate) past_drops: Drops,
+    /// The second view of what series moved that are forgotten: it has no network's name.
+    pub(crate) past_views: ViewCounters,
+    /// What is known of its connections.
+    pub(crate) sockets: Sockets,
     /// Further owners its drops are counted under: its interfaces' slots from before they had its name.
     pub(crate) aliases: BTreeSet<u32>,
     /// Inode of its namespace, and how many interfaces are known to be in it.
@@ -95,6 +100,8 @@ impl Tracked {
             number,
             series: BTreeMap::new(),
             past_drops: BTreeMap::new(),
+            past_views: ViewCounters::default(),
+            sockets: Sockets::default(),
             aliases: BTreeSet::new(),
             netns: HashMap::new(),
             ended: None,
@@ -139,7 +146,9 @@ impl Tracked {
     /// leaves networks would otherwise have ever more series.
     fn prune(&mut self, now: Instant, linger: Duration, exists: &impl Fn(&str) -> bool) {
         for key in self.to_prune(now, linger, exists) {
-            self.series.remove(&key);
+            if let Some(series) = self.series.remove(&key) {
+                add_views(&mut self.past_views, &series.past.views);
+            }
         }
     }
 
@@ -402,7 +411,7 @@ mod tests {
     fn add_past(containers: &mut Containers, id: &ContainerId, key: (&str, &str), now: Instant) {
         let tracked = containers.get_mut(id).unwrap();
         let series = tracked.series.entry((Arc::from(key.0), Arc::from(key.1)));
-        series.or_default().add_past(Traffic::default(), now);
+        series.or_default().add_past(&Traffic::default(), now);
     }
 
     fn interfaces(containers: &Containers, id: &ContainerId) -> Vec<String> {

@@ -70,13 +70,24 @@ impl TrackerHandle {
 
     /// The same, with `places` as well.
     pub(crate) fn answering_with(snapshot: Snapshot, places: Places, ready: bool) -> Self {
-        let (snapshot, places) = (Arc::new(snapshot), Arc::new(places));
+        Self::answering_each(vec![snapshot], places, ready)
+    }
+
+    /// The same, with one of `snapshots` after the other, and with the last one from then on.
+    pub(crate) fn answering_each(snapshots: Vec<Snapshot>, places: Places, ready: bool) -> Self {
+        let mut snapshots: std::collections::VecDeque<_> = snapshots.into_iter().map(Arc::new).collect();
+        let places = Arc::new(places);
         let (commands, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(command) = asked.recv().await {
                 // Who asked may have left.
                 match command {
-                    Command::Snapshot(reply) => drop(reply.send(Arc::clone(&snapshot))),
+                    Command::Snapshot(reply) => {
+                        drop(reply.send(Arc::clone(&snapshots[0])));
+                        if snapshots.len() > 1 {
+                            snapshots.pop_front();
+                        }
+                    }
                     Command::Places(reply) => drop(reply.send(Arc::clone(&places))),
                 }
             }

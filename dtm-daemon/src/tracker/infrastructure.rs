@@ -67,7 +67,8 @@ impl Tracker {
         let slot = interface.slot();
         interface.role = Role::Infrastructure { kind, network };
         self.interfaces.insert(key, interface);
-        let result = self.kernel.set_owner(slot, OWNER_NONE);
+        self.begin_site(key);
+        let result = self.kernel.owners.set_slot(slot, OWNER_NONE);
         self.check_map("owners", result);
         for drops in self.fold_drops(&[OWNER_PENDING | slot].into()).values() {
             self.forget_drops(drops, true);
@@ -82,7 +83,7 @@ impl Tracker {
             "named after its end"
         );
         self.networks
-            .add_past(network, orphan.traffic, Part::Infrastructure(kind));
+            .add_past(network, &orphan.traffic, Part::Infrastructure(kind));
         self.end_slot(orphan.slot, None, Instant::now());
     }
 }

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Instant};
 use dtm_common::drops::{Address, OWNER_PENDING};
 
 use super::{
-    Infrastructure, Traffic, attaching::Generation, containers::SeriesKey, naming::Identity, networks::Part,
+    Infrastructure, Traffic, attaching::Generation, containers::SeriesKey, device_drops::DeviceReading,
+    naming::Identity, networks::Part,
 };
 use crate::{
     bpf::{Attachment, CounterBanks, Former, Mode},
@@ -47,6 +48,8 @@ pub(crate) struct Interface {
     pub(crate) former: Option<u32>,
     /// What had been counted when its traffic began to be somebody else's: that stays with whoever had it.
     pub(crate) base: Traffic,
+    /// What its device counts as thrown away, where that was looked at.
+    pub(crate) device: Option<DeviceReading>,
     /// What runs there, see [`Kernel::program`](crate::bpf::Kernel::program), and since when this process knows.
     pub(crate) program: u64,
     pub(crate) renewed: Option<Instant>,
@@ -129,6 +132,14 @@ impl Role {
         }
     }
 
+    /// Whose interface it is, where it is a container's.
+    pub(crate) fn named(&self) -> Option<&Named> {
+        match self {
+            Self::Container(named) => Some(named),
+            _ => None,
+        }
+    }
+
     /// Id of the network in whose sums it is, and in which of them.
     pub(crate) fn part(&self) -> Option<(&Arc<str>, Part)> {
         match self {
@@ -164,6 +175,7 @@ impl Interface {
             before: Traffic::default(),
             former: None,
             base: Traffic::default(),
+            device: None,
             program: 0,
             renewed: None,
             is_restored: false,
@@ -189,12 +201,16 @@ impl Interface {
         if let (Some(slot), Some(former)) = (self.former, former) {
             all += former.read(slot);
         }
+        all += Traffic {
+            dropped: self.device.map(DeviceReading::grown),
+            ..Traffic::default()
+        };
         all
     }
 
     /// What it moved for whomever it counts for now; `counted` is all that was counted for it.
-    pub(crate) fn moved(&self, counted: Traffic) -> Traffic {
-        counted - self.base
+    pub(crate) fn moved(&self, counted: &Traffic) -> Traffic {
+        *counted - self.base
     }
 
     /// The owner of its drops until it has a name.

@@ -179,14 +179,16 @@ impl Tracker {
         self.interfaces.insert(key, interface);
         // Before the kernel side is told: whoever takes over takes out of its maps what the journal has.
         self.record_birth(key);
+        self.begin_site(key);
         if let Err(error) = self.kernel.enter(key, slot) {
             self.unindexed = true;
             self.count_map_error("index", &error);
             self.interfaces.remove(&key);
+            self.end_site(generation);
             self.slots.give_back(slot, now);
             return;
         }
-        let result = self.kernel.set_owner(slot, owner);
+        let result = self.kernel.owners.set_slot(slot, owner);
         self.check_map("owners", result);
         self.await_attachment(key);
         self.order(key.netns, AttachJob::Attach { generation, bulk });
@@ -265,7 +267,8 @@ impl Tracker {
             self.takeover.attached = self.takeover.attached.saturating_sub(1);
         }
         self.settle_given_up(&mut interface);
-        let traffic = interface.moved(interface.counted(&self.kernel.counters, self.former.as_ref()));
+        let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
+        let traffic = interface.moved(&counted);
         self.leave_index(interface.generation.key);
         let Interface {
             link,
@@ -276,6 +279,7 @@ impl Tracker {
             ..
         } = interface;
         let slot = generation.slot;
+        self.end_site(generation);
         // Filters went with the interface; links did too, but their descriptors are still open.
         if let AttachmentState::Attached(attachment @ (Attachment::Tcx { .. } | Attachment::Cgroup { .. })) =
             attachment
@@ -284,16 +288,16 @@ impl Tracker {
         }
         match role {
             Role::Bridge { network } => {
-                self.networks.add_past(&network, traffic, Part::Bridge);
+                self.networks.add_past(&network, &traffic, Part::Bridge);
                 self.release(slot, now);
             }
             Role::Infrastructure { kind, network } => {
                 self.networks
-                    .add_past(&network, traffic, Part::Infrastructure(kind));
+                    .add_past(&network, &traffic, Part::Infrastructure(kind));
                 self.release(slot, now);
             }
             Role::Container(named) => {
-                self.end_series(&named, generation.key, slot, traffic, now);
+                self.end_series(&named, generation.key, slot, &traffic, now);
             }
             Role::Pending { identity, .. } => {
                 self.unrecorded.rest = true;
@@ -321,7 +325,7 @@ impl Tracker {
 
     /// Gives a slot back; its drops belong to nobody from now on.
     pub(super) fn release(&mut self, slot: u32, now: Instant) {
-        let result = self.kernel.set_owner(slot, OWNER_NONE);
+        let result = self.kernel.owners.set_slot(slot, OWNER_NONE);
         self.check_map("owners", result);
         match self.spares.give_back(slot, now) {
             Some(kind) => self.trim_spares(kind, now),

@@ -9,8 +9,10 @@ mod attaching;
 mod bridges;
 mod claims;
 mod containers;
+mod device_drops;
 mod devices;
 mod drops;
+mod flows;
 mod groups;
 mod handle;
 mod hidden;
@@ -31,11 +33,13 @@ mod recording;
 mod records;
 mod resolving;
 mod restoring;
+mod sites;
 mod slots;
 mod snapshot;
 mod spares;
 mod starting;
 mod stopping;
+mod tcp;
 mod traffic;
 mod unseen;
 
@@ -61,6 +65,7 @@ use self::{
     containers::Containers,
     devices::Devices,
     drops::EndedSlot,
+    flows::Flows,
     groups::Groups,
     handle::Command,
     hidden::HiddenEvent,
@@ -74,6 +79,7 @@ use self::{
     records::HiddenRecord,
     resolving::{ResolveOrder, Resolved},
     restoring::Takeover,
+    sites::Sites,
     slots::Slots,
     spares::Spares,
 };
@@ -82,7 +88,8 @@ pub use self::{
     infrastructure::Infrastructure,
     places::{PlaceSnapshot, Places, UncoveredSnapshot},
     snapshot::{
-        ContainerSnapshot, DropSnapshot, InterfaceSnapshot, NetworkSnapshot, Snapshot, Status, Traffic,
+        ContainerSnapshot, DropSnapshot, FlowSnapshot, InterfaceSnapshot, LifeSnapshot, NetworkSnapshot,
+        Snapshot, Status, TcpSnapshot, Traffic,
     },
     starting::Settings,
 };
@@ -90,7 +97,8 @@ use crate::{
     bpf::{AttachError, CgroupWatch, Former, Kernel},
     docker::{About, DockerUpdate},
     memory::{self, Freed},
-    net::{Link, LinkEvent, LinkKind, LinkWatch, dump},
+    net::{Link, LinkEvent, LinkKind, LinkWatch, dump, dump_addresses},
+    uplinks::{self, UplinksView},
 };
 
 /// How often lingering totals, orphans and refused attachments are looked at.
@@ -130,6 +138,10 @@ pub struct Tracker {
     containers: Containers,
     networks: Networks,
     addresses: Claims<Address>,
+    sites: Sites,
+    flows: Flows,
+    /// When the devices' own counters were last read.
+    devices_read: Option<Instant>,
     last_generation: u64,
     unattributed: Traffic,
     /// Drops by reason of containers and orphans that are forgotten: (all, those of nobody).
@@ -173,6 +185,9 @@ pub struct Tracker {
     hidden: mpsc::Receiver<HiddenEvent>,
     /// Those that were there at the start are all taken in.
     hidden_listed: bool,
+    /// What looks at containers' sockets, and what it sees.
+    sockets: tcp::Looks,
+    sockets_seen: mpsc::Receiver<tcp::Seen>,
     reports: mpsc::Receiver<Report>,
     resolve_jobs: std_mpsc::Sender<ResolveOrder>,
     resolved: mpsc::Receiver<Resolved>,
@@ -181,6 +196,8 @@ pub struct Tracker {
     unknown_networks: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     ready: watch::Sender<bool>,
+    /// What another task counts, for it to be in the same snapshot.
+    uplinks: Option<UplinksView>,
 }
 
 /// What is known of the engine.
@@ -208,11 +225,28 @@ struct Counts {
 
 impl Counts {
     fn new() -> Self {
-        let maps = ["index", "owners", "netns_owners", "address_owners", "drops"];
+        let maps = [
+            "index",
+            "owners",
+            "netns_owners",
+            "address_owners",
+            "group_owners",
+            "drops",
+            "views",
+            "sites",
+            "peers",
+            "senders",
+            "flows",
+            "tcp",
+        ];
         Self {
-            attach_errors: AttachError::REASONS.map(|reason| (reason, 0)).into(),
+            attach_errors: AttachError::REASONS
+                .into_iter()
+                .chain(uplinks::REASONS)
+                .map(|reason| (reason, 0))
+                .collect(),
             map_update_errors: maps.map(|map| (map, 0)).into(),
-            events_lost: [("netlink", 0), ("cgroups", 0)].into(),
+            events_lost: [("netlink", 0), ("cgroups", 0), ("kfree_skb", 0)].into(),
             reattached: 0,
         }
     }
@@ -233,6 +267,8 @@ impl Tracker {
     async fn track(&mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
         self.find_groups();
         self.resynchronise(OWN_NETNS, true)?;
+        // Before other programs count than those that are there.
+        self.settle_sites();
         for place in [OWN_NETNS, DEVICES, GROUPS] {
             self.resume(place);
         }
@@ -276,6 +312,7 @@ impl Tracker {
                         self.on_resolved(resolved);
                     }
                 }
+                Some(seen) = self.sockets_seen.recv() => self.on_sockets(seen),
                 Some(update) = self.docker_updates.recv() => {
                     self.on_docker(update)?;
                     for _ in 0..self.docker_updates.len() {
@@ -302,6 +339,7 @@ impl Tracker {
             if std::mem::take(&mut self.naming_due) {
                 self.name_all();
             }
+            self.settle_sites();
             self.record_soon();
         }
     }
@@ -315,6 +353,14 @@ impl Tracker {
             LinkEvent::Changed(link) => self.link_changed(netns, link, false),
             LinkEvent::Removed(link, moved_to) => self.link_removed(netns, link.ifindex, moved_to),
             LinkEvent::Filters(ifindex) => self.suspect(InterfaceKey { netns, ifindex }),
+            LinkEvent::AddressAdded((ifindex, address)) if netns == OWN_NETNS => {
+                self.sites.add_host_address(ifindex, address);
+            }
+            LinkEvent::AddressRemoved((ifindex, address)) if netns == OWN_NETNS => {
+                self.sites.remove_host_address(ifindex, address);
+            }
+            // Nobody but who is in there can be reached by it.
+            LinkEvent::AddressAdded(_) | LinkEvent::AddressRemoved(_) => {}
             LinkEvent::Overflow => {
                 *self.counts.events_lost.entry("netlink").or_default() += 1;
                 tracing::warn!(netns, "link events were lost, listing all interfaces again");
@@ -358,6 +404,15 @@ impl Tracker {
             }
             Err(error) => return Err(error).context("list the host's interfaces"),
         };
+        if netns == OWN_NETNS {
+            match dump_addresses(&mut namespace.requests) {
+                Ok(addresses) => self.sites.set_host_addresses(addresses),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot list the host's addresses");
+                }
+            }
+        }
         let present: HashSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let here = |key: &InterfaceKey| (key.netns == netns).then_some(key.ifindex);
         let bridges = self.bridges.keys().copied().filter(|_bridge| netns == OWN_NETNS);
@@ -410,6 +465,7 @@ impl Tracker {
                     is_podman,
                 };
                 self.networks.listed(networks, now);
+                self.sites.reconsider();
                 self.containers.listed(containers, now);
                 self.consider_groups();
                 self.look_into_containers(now);
@@ -428,12 +484,14 @@ impl Tracker {
                 let id = container.id.clone();
                 self.containers.update(container, now);
                 self.claim_endpoints(&id);
+                self.settle_peers(&id);
                 self.consider_group(&id);
             }
             DockerUpdate::Died(id) => self.containers.died(&id, now),
             DockerUpdate::Destroyed(id) => self.containers.destroyed(&id, now),
             DockerUpdate::Network(network) => {
                 self.networks.update(network);
+                self.sites.reconsider();
                 self.bridges_changed()?;
             }
             DockerUpdate::NetworkRemoved(id) => self.networks.remove(&id, now),
@@ -461,14 +519,21 @@ impl Tracker {
             }
             next = self.commands.try_recv().ok();
         }
+        let now = Instant::now();
+        if !snapshots.is_empty() {
+            self.read_flows(now);
+            self.read_devices(now);
+        }
         // What is shown is kept.
         self.record();
-        let now = Instant::now();
         answer(snapshots, || self.snapshot(now));
         answer(places, || self.places(now));
     }
 
     fn keep_house(&mut self, now: Instant) {
+        if self.devices_read.is_none() {
+            self.read_devices(now);
+        }
         self.give_up_orphans(now);
         self.ask_again(now);
         self.ask_for_networks(now);
@@ -482,6 +547,7 @@ impl Tracker {
         }
         self.give_up_nameless(now);
         self.fold_ended_slots();
+        self.keep_flows(now);
         self.leave_former(now);
         if let Some(recorder) = &mut self.recorder {
             recorder.see();

@@ -14,6 +14,7 @@ use super::{
     interfaces::{GROUPS, Interface, Named, Role},
     naming::Identity,
     networks::Part,
+    sites,
 };
 use crate::net::Link;
 
@@ -59,11 +60,14 @@ impl Tracker {
         let now = Instant::now();
         tracing::debug!(container = %named.container, host_end = &*orphan.link.name, "named after its end");
         self.networks
-            .add_past(&named.network.0, orphan.traffic, Part::Containers);
+            .add_past(&named.network.0, &orphan.traffic, Part::Containers);
         if let Some(tracked) = self.containers.get_mut(&named.container) {
             let series = tracked.series.entry(named.series_key()).or_default();
-            series.add_past(orphan.traffic, now);
+            series.add_past(&orphan.traffic, now);
             tracked.aliases.insert(OWNER_PENDING | orphan.slot);
+            let number = sites::number(orphan.generation);
+            self.flows.name(number, &tracked.container.name);
+            self.flows.end(number, now);
         }
         self.end_slot(orphan.slot, Some(named.container.clone()), now);
     }
@@ -100,6 +104,7 @@ impl Tracker {
                 && let Role::Pending { given_up, .. } = &mut interface.role
             {
                 *given_up = true;
+                self.sites.reconsider();
                 tracing::info!(
                     interface = &*interface.link.name,
                     bridge = interface.bridge.as_deref(),
@@ -116,7 +121,7 @@ impl Tracker {
             return;
         }
         let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
-        self.unattributed += interface.moved(counted);
+        self.unattributed += interface.moved(&counted);
         // At once: what is dropped from now on may be somebody's.
         for drops in self.fold_drops(&[interface.pending_owner()].into()).values() {
             self.forget_drops(drops, true);

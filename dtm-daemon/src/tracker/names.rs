@@ -14,6 +14,7 @@ use super::{
     naming::{self, Identity, UNKNOWN_INTERFACE},
     networks::Part,
     resolving::Resolved,
+    sites,
 };
 use crate::docker::{Container, ContainerId, Network};
 
@@ -184,11 +185,14 @@ impl Tracker {
         }
         tracked.note_end(Instant::now());
         let number = tracked.number;
+        self.flows
+            .name(sites::number(interface.generation), &tracked.container.name);
         let endpoint_addresses = endpoint_addresses(&tracked.container, &named);
-        let result = self.kernel.set_owner(slot, number);
+        let result = self.kernel.owners.set_slot(slot, number);
         self.check_map("owners", result);
+        self.own_group(key, number);
         if let Some(inode) = named.netns_inode {
-            let result = self.kernel.set_netns_owner(inode, Some(number));
+            let result = self.kernel.owners.set_netns(inode, Some(number));
             self.check_map("netns_owners", result);
         }
         let addresses = peer_addresses
@@ -196,9 +200,13 @@ impl Tracker {
             .into_iter()
             .chain(endpoint_addresses);
         self.claim(&mut named.addresses, number, addresses);
+        let (id, inode) = (named.container.clone(), named.netns_inode);
         if let Some(interface) = self.interfaces.get_mut(&key) {
             interface.role = Role::Container(named);
         }
+        self.begin_site(key);
+        self.claim_peers(key);
+        self.begin_tcp(&id, inode);
     }
 
     /// Ends an interface's part in its series.
@@ -207,7 +215,7 @@ impl Tracker {
         named: &Named,
         key: InterfaceKey,
         slot: u32,
-        traffic: Traffic,
+        traffic: &Traffic,
         now: Instant,
     ) {
         self.networks
@@ -222,16 +230,19 @@ impl Tracker {
         let number = tracked.number;
         let last_there = named.netns_inode.filter(|inode| tracked.leaves(*inode));
         tracked.note_end(now);
+        if !tracked.has_interface() {
+            self.end_tcp(&named.container);
+        }
         if let Some(inode) = last_there {
-            let result = self.kernel.set_netns_owner(inode, None);
+            let result = self.kernel.owners.set_netns(inode, None);
             self.check_map("netns_owners", result);
         }
         for address in &named.addresses {
             let owner = self.addresses.remove(*address, number);
-            let result = self.kernel.set_address_owner(*address, owner);
+            let result = self.kernel.owners.set_address(*address, owner);
             self.check_map("address_owners", result);
         }
-        let result = self.kernel.set_owner(slot, OWNER_NONE);
+        let result = self.kernel.owners.set_slot(slot, OWNER_NONE);
         self.check_map("owners", result);
         self.end_slot(slot, Some(named.container.clone()), now);
     }
@@ -283,7 +294,7 @@ impl Tracker {
             }
             claimed.push(address);
             let owner = self.addresses.add(address, number);
-            let result = self.kernel.set_address_owner(address, owner);
+            let result = self.kernel.owners.set_address(address, owner);
             self.check_map("address_owners", result);
         }
     }
@@ -302,6 +313,7 @@ impl Tracker {
         }
         for tracked in expired {
             self.forget_drops(&tracked.past_drops, false);
+            self.forget_tcp(tracked.number);
         }
     }
 }
@@ -316,15 +328,10 @@ fn endpoint_addresses(container: &Container, named: &Named) -> Vec<IpAddr> {
 
 /// The address as the kernel side knows it, unless it is one that every network has.
 fn routable(address: IpAddr) -> Option<Address> {
-    match address {
-        IpAddr::V4(address) => {
-            let is_everywhere = address.is_loopback() || address.is_link_local() || address.is_unspecified();
-            (!is_everywhere).then(|| Address::v4(address.octets()))
-        }
-        IpAddr::V6(address) => {
-            let is_everywhere =
-                address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified();
-            (!is_everywhere).then(|| Address(address.octets()))
-        }
-    }
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let is_everywhere = is_link_local || address.is_loopback() || address.is_unspecified();
+    (!is_everywhere).then(|| address.into())
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::thread::gettid;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -37,6 +38,8 @@ pub(super) struct Watched {
     pub(super) inode: Option<u64>,
     /// The kernel's number for it, which no other ever has, where the kernel gives any.
     pub(super) cookie: Option<u64>,
+    /// Of the thread that is in it.
+    pub(super) thread: i32,
     attach_jobs: std_mpsc::Sender<AttachJob>,
     attach_thread: thread::JoinHandle<()>,
     /// Reads its events, where it is not dtm's own.
@@ -104,7 +107,7 @@ pub(super) fn open(
             }
         })
         .context("start the thread that attaches")?;
-    let (requests, view, subscription, cookie) =
+    let (requests, view, subscription, cookie, thread) =
         told.recv().context("the thread that attaches has ended")??;
     Ok(Opened {
         number,
@@ -113,6 +116,7 @@ pub(super) fn open(
             network: None,
             inode: None,
             cookie,
+            thread,
             attach_jobs,
             attach_thread,
             reader: None,
@@ -122,7 +126,7 @@ pub(super) fn open(
     })
 }
 
-type Sockets = (Requests, View, LinkSubscription, Option<u64>);
+type Sockets = (Requests, View, LinkSubscription, Option<u64>, i32);
 
 fn open_here(
     netns: Option<&File>,
@@ -138,7 +142,9 @@ fn open_here(
         LinkSubscription::open(attacher.port()?).context("subscribe to the kernel's link events")?;
     let requests = Requests::open().context("open a netlink socket to list interfaces with")?;
     let view = View::open().context("open the sockets to identify interfaces with")?;
-    Ok((attacher, (requests, view, subscription, netns_cookie().ok())))
+    let thread = gettid().as_raw_nonzero().get();
+    let sockets = (requests, view, subscription, netns_cookie().ok(), thread);
+    Ok((attacher, sockets))
 }
 
 impl Tracker {

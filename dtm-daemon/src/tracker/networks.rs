@@ -32,12 +32,12 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, part: Part, traffic: Traffic) {
+    fn add(&mut self, part: Part, traffic: &Traffic) {
         *match part {
             Part::Containers => &mut self.containers,
             Part::Bridge => self.bridge.get_or_insert_default(),
             Part::Infrastructure(kind) => self.infrastructure.entry(kind).or_default(),
-        } += traffic;
+        } += traffic.totals();
     }
 
     fn add_all(&mut self, other: &Self) {
@@ -46,12 +46,12 @@ impl Sums {
             bridge,
             infrastructure,
         } = other;
-        self.add(Part::Containers, *containers);
+        self.add(Part::Containers, containers);
         if let Some(traffic) = bridge {
-            self.add(Part::Bridge, *traffic);
+            self.add(Part::Bridge, traffic);
         }
         for (kind, traffic) in infrastructure {
-            self.add(Part::Infrastructure(*kind), *traffic);
+            self.add(Part::Infrastructure(*kind), traffic);
         }
     }
 }
@@ -81,6 +81,12 @@ impl Networks {
     pub(crate) fn known(&self) -> impl Iterator<Item = &Network> + Clone {
         let removed = self.removed.values().map(|(network, _since)| network);
         self.by_id.values().chain(removed)
+    }
+
+    /// The network with this id, if it is there or was when something on it was.
+    pub(crate) fn get(&self, id: &str) -> Option<&Network> {
+        let removed = || Some(&self.removed.get(id)?.0);
+        self.by_id.get(id).or_else(removed)
     }
 
     /// The networks there are.
@@ -125,7 +131,7 @@ impl Networks {
     }
 
     /// Adds what an interface that is gone moved.
-    pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: Traffic, part: Part) {
+    pub(crate) fn add_past(&mut self, id: &Arc<str>, traffic: &Traffic, part: Part) {
         self.changed.insert(Arc::clone(id));
         self.past.entry(Arc::clone(id)).or_default().add(part, traffic);
     }
@@ -212,7 +218,7 @@ impl Networks {
             let sums = all.entry(label).or_default();
             for kind in Infrastructure::ALL {
                 if network.bridge.is_some() && kind.home() == Some(&*network.name) {
-                    sums.add(Part::Infrastructure(kind), Traffic::default());
+                    sums.add(Part::Infrastructure(kind), &Traffic::default());
                 }
             }
             if let Some(past) = self.past.get(&network.id) {
@@ -221,7 +227,7 @@ impl Networks {
         }
         for (id, traffic, part) in live {
             if let Some(sums) = of.get(id).and_then(|label| all.get_mut(label)) {
-                sums.add(*part, *traffic);
+                sums.add(*part, traffic);
             }
         }
         let named = |((name, driver), sums): ((Arc<str>, Arc<str>), Sums)| {
@@ -256,6 +262,7 @@ mod tests {
             name: Arc::from("front"),
             driver: Arc::from("bridge"),
             bridge: Some(Arc::from(format!("br-{id}"))),
+            subnets: Vec::new(),
         }
     }
 
@@ -266,7 +273,7 @@ mod tests {
                 packets: 1,
                 wire_bytes: bytes,
             },
-            transmit: Tally::default(),
+            ..Traffic::default()
         }
     }
 
@@ -274,7 +281,7 @@ mod tests {
     fn what_is_gone_stays_in_the_sum() {
         let mut networks = Networks::default();
         networks.update(network("one"));
-        networks.add_past(&Arc::from("one"), received(5), Part::Containers);
+        networks.add_past(&Arc::from("one"), &received(5), Part::Containers);
         let [sum] = networks
             .snapshot(&[(Arc::from("one"), received(7), Part::Containers)])
             .try_into()
@@ -287,7 +294,7 @@ mod tests {
     fn a_network_made_again_goes_on_in_the_same_series() {
         let (mut networks, start) = (Networks::default(), Instant::now());
         networks.update(network("one"));
-        networks.add_past(&Arc::from("one"), received(5), Part::Bridge);
+        networks.add_past(&Arc::from("one"), &received(5), Part::Bridge);
         networks.listed(vec![network("two")], start);
         let [sum] = networks
             .snapshot(&[(Arc::from("two"), received(7), Part::Bridge)])
@@ -318,7 +325,7 @@ mod tests {
             .try_into()
             .unwrap();
         assert_eq!(sum.containers.receive.bytes, 7);
-        networks.add_past(&Arc::from("one"), received(7), Part::Containers);
+        networks.add_past(&Arc::from("one"), &received(7), Part::Containers);
         networks.expire(start + LINGER + LINGER / 2, LINGER, &HashSet::new());
         assert_eq!(networks.snapshot(&[])[0].containers.receive.bytes, 7);
         networks.expire(start + LINGER + LINGER, LINGER, &HashSet::new());

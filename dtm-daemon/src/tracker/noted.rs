@@ -48,6 +48,14 @@ impl<K: Clone + Eq + Hash, V> Noted<K, V> {
         self.entries.entry(key).or_insert_with(make)
     }
 
+    /// An entry to change what is not to be written down of it.
+    pub(crate) fn unnoted(&mut self, key: K) -> &mut V
+    where
+        V: Default,
+    {
+        self.entries.entry(key).or_default()
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V) {
         self.changed.insert(key.clone());
         self.entries.insert(key, value);

@@ -80,7 +80,8 @@ pub struct UncoveredSnapshot {
 }
 
 impl Tracker {
-    /// Everything that is attached to or about to be, without a look at any map.
+    /// Everything that is attached to or about to be, without a look at any map: what is counted there is in
+    /// [`Snapshot::lives`](super::Snapshot::lives).
     pub(super) fn places(&self, now: Instant) -> Places {
         let host = Arc::from(HOST);
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -136,7 +137,7 @@ impl Tracker {
             },
             Hook::HostEnd | Hook::Bridge => (self.netns_of(key, host), Some(key.ifindex), there(), None),
         };
-        let network = |id: &Arc<str>| self.networks.known().find(|network| network.id == *id);
+        let network = |id: &Arc<str>| self.networks.get(id);
         let (container, network, kind) = match &interface.role {
             Role::Pending { .. } => {
                 let network = self.network_of(key.netns, interface.bridge.as_deref());

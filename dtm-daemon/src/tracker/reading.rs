@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use dtm_common::{
@@ -12,15 +12,19 @@ use dtm_common::{
 };
 
 use super::{
-    ContainerSnapshot, DropSnapshot, InterfaceSnapshot, Snapshot, Status, Tracker, Traffic,
+    ContainerSnapshot, DropSnapshot, InterfaceSnapshot, LifeSnapshot, Snapshot, Status, TcpSnapshot, Tracker,
+    Traffic,
     containers::{Drops, Tracked},
     drops::{add, direction},
     interfaces::{AttachmentState, REFUSED, Role, states},
     placing::{Sight, place, uncovered},
+    tcp,
+    traffic::add_views,
 };
 use crate::{
     bpf::Mode,
     docker::{ContainerId, ContainerState, Network},
+    uplinks::{UplinksSnapshot, UplinksView},
 };
 
 /// Drops of one pass, by whose they are.
@@ -62,14 +66,21 @@ impl Tracker {
     /// Reads everything once.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let started = Instant::now();
-        let traffic: HashMap<InterfaceKey, Traffic> = self
-            .interfaces
-            .iter()
-            .map(|(key, interface)| {
-                let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
-                (*key, interface.moved(counted))
-            })
-            .collect();
+        let read_at = monotonic();
+        let mut traffic = HashMap::<InterfaceKey, Traffic>::with_capacity(self.interfaces.len());
+        let mut lives = HashMap::with_capacity(self.interfaces.len());
+        for (key, interface) in self.interfaces.iter() {
+            let counted = interface.counted(&self.kernel.counters, self.former.as_ref());
+            traffic.insert(*key, interface.moved(&counted));
+            let life = LifeSnapshot {
+                receive: counted.receive,
+                transmit: counted.transmit,
+            };
+            let is_attached = matches!(interface.attachment, AttachmentState::Attached(_));
+            if is_attached || life != LifeSnapshot::default() {
+                lives.insert(interface.generation.number, life);
+            }
+        }
         let mut drops = self.read_drops();
         let errors = self.kernel.errors();
         let read_duration = started.elapsed();
@@ -82,11 +93,15 @@ impl Tracker {
                 Some((Arc::clone(network), traffic, part))
             })
             .collect();
+        let connections = self.read_tcp();
         let mut containers: Vec<_> = self
             .containers
             .iter()
             .filter(|tracked| tracked.is_shown(now, self.linger))
-            .map(|tracked| self.container_snapshot(tracked, &traffic, &mut drops))
+            .map(|tracked| {
+                let tcp = tcp::snapshot(tracked, &connections);
+                self.container_snapshot(tracked, &traffic, tcp, &mut drops)
+            })
             .collect();
         let name = |container: &ContainerSnapshot| {
             (
@@ -95,13 +110,22 @@ impl Tracker {
             )
         };
         containers.sort_by_cached_key(name);
-        let status = self.status(&drops, read_duration, errors);
+        let uplinks = self.uplinks.as_ref().map(UplinksView::read).unwrap_or_default();
+        let status = self.status(&drops, read_duration, errors, &uplinks);
         Snapshot {
+            read_at,
             containers,
             networks: self.networks.snapshot(&live),
             unattributed: self.nobodys(&traffic),
             unattributed_drops: drops.unattributed,
             dropped: drops.all,
+            flows: if self.kernel.flows.is_some() {
+                self.flows.snapshot(now, self.linger)
+            } else {
+                Vec::new()
+            },
+            lives,
+            uplinks: uplinks.uplinks,
             status,
         }
     }
@@ -110,19 +134,24 @@ impl Tracker {
         &self,
         tracked: &Tracked,
         traffic: &HashMap<InterfaceKey, Traffic>,
+        tcp: Option<Box<TcpSnapshot>>,
         drops: &mut DropsRead,
     ) -> ContainerSnapshot {
+        let mut views = tracked.past_views;
         let interfaces = tracked.series.iter().map(|((network, interface), series)| {
             let mut sum = series.past;
             for live in series.live.iter().filter_map(|key| traffic.get(key)) {
                 sum += *live;
             }
+            add_views(&mut views, &sum.views);
             InterfaceSnapshot {
                 network: Arc::clone(network),
                 interface: Arc::clone(interface),
                 traffic: sum,
             }
         });
+        let interfaces: Vec<_> = interfaces.collect();
+        let has_views = self.kernel.limits.scopes && !interfaces.is_empty();
         let mut lost = tracked.past_drops.clone();
         for (key, tally) in drops.by_container.remove(&tracked.number).into_iter().flatten() {
             add(lost.entry(key).or_default(), tally);
@@ -144,7 +173,9 @@ impl Tracker {
             uncovered: self.uncovered(tracked).filter(|_reason| living),
             living,
             network_container_id: shared,
-            interfaces: interfaces.collect(),
+            interfaces,
+            views: has_views.then(|| Box::new(views)),
+            tcp,
             drops: lost,
             container,
         }
@@ -248,11 +279,21 @@ impl Tracker {
             .collect()
     }
 
+    /// Events that nobody could read, and those that no program saw, by source.
+    fn events_lost(&self) -> BTreeMap<&'static str, u64> {
+        let mut lost = self.counts.events_lost.clone();
+        for (source, missed) in self.kernel.missed.counts() {
+            *lost.entry(source).or_default() += missed;
+        }
+        lost
+    }
+
     fn status(
         &self,
         drops: &DropsRead,
-        read_duration: std::time::Duration,
+        read_duration: Duration,
         errors: Result<Vec<(&'static str, u64)>, aya::maps::MapError>,
+        uplinks: &UplinksSnapshot,
     ) -> Status {
         let mut containers: BTreeMap<_, _> = ContainerState::ALL.map(|state| (state, 0)).into();
         for tracked in self.containers.iter().filter(|tracked| !tracked.destroyed) {
@@ -279,10 +320,15 @@ impl Tracker {
         let mut maps = BTreeMap::from([("counters", (in_use, limit))]);
         maps.extend(
             self.kernel
-                .map_use(drops.entries)
+                .map_use(drops.entries, self.flows.entries)
                 .map(|(map, entries, limit)| (map, (entries, limit))),
         );
         let read_success = drops.success && errors.is_ok();
+        let mut attach_errors = self.counts.attach_errors.clone();
+        for (reason, errors) in &uplinks.errors {
+            *attach_errors.entry(reason).or_default() += errors;
+        }
+        let at_uplinks = uplinks.uplinks.iter().filter(|uplink| uplink.mode.is_some());
         Status {
             docker_up: self.docker.up == Some(true),
             docker_version: Arc::clone(&self.docker.version),
@@ -296,14 +342,22 @@ impl Tracker {
                 ("dtm_cgroup_transmit", groups),
                 ("dtm_cgroup_receive", groups),
                 ("dtm_kfree_skb", u64::from(self.kernel.drops.is_some())),
+                ("dtm_tcp", self.kernel.tcp_programs().0),
+                ("dtm_sock_ops", self.kernel.tcp_programs().1),
+                ("dtm_uplink", at_uplinks.count() as u64),
             ]),
             maps,
             map_update_errors: self.counts.map_update_errors.clone(),
-            events_lost: self.counts.events_lost.clone(),
-            attach_errors: self.counts.attach_errors.clone(),
-            reattached: self.counts.reattached,
+            events_lost: self.events_lost(),
+            attach_errors,
+            reattached: self.counts.reattached + uplinks.reattached,
             takeover: self.takeover.by_found(),
             unwatched: self.unwatched,
+            flow_pairs: self
+                .kernel
+                .flows
+                .is_some()
+                .then(|| (self.flows.entries, self.kernel.limits.pairs.into())),
             journal_bytes: self
                 .recorder
                 .as_ref()
@@ -313,4 +367,11 @@ impl Tracker {
             read_success,
         }
     }
+}
+
+/// The time of the clock that only goes on, which an `Instant` keeps to itself.
+fn monotonic() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // Less than a second of nanoseconds fits.
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32)
 }

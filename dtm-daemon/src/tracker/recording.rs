@@ -12,16 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::{drops::DropKey, index::InterfaceKey};
+use dtm_common::{drops::DropKey, index::InterfaceKey, views::Volume};
 use serde::Serialize;
 
 use super::{
     Tracker,
     drops::EndedSlot,
+    flows::{End, Names},
     interfaces::{AttachmentState, DEVICES, Interface, OWN_NETNS},
     records::{
-        Clock, ContainerRecord, EndedRecord, HiddenRecord, InterfaceRecord, NetworkRecord, OrphanRecord,
-        TotalsRecord,
+        Clock, ContainerRecord, EndRecord, EndedRecord, HiddenRecord, InterfaceRecord, NetworkRecord,
+        OrphanRecord, PairRecord, TotalsRecord,
     },
     restoring::Left,
 };
@@ -38,6 +39,8 @@ pub(super) const INTERFACE: &str = "interface/";
 pub(super) const ORPHAN: &str = "orphan/";
 pub(super) const ENDED: &str = "ended/";
 pub(super) const HIDDEN: &str = "hidden/";
+pub(super) const END: &str = "end/";
+pub(super) const PAIR: &str = "pair/";
 /// The name of what there is one of.
 pub(super) const TOTALS: &str = "totals";
 
@@ -73,6 +76,8 @@ struct Changes {
     interfaces: HashSet<InterfaceKey>,
     containers: HashSet<ContainerId>,
     networks: HashSet<Arc<str>>,
+    ends: HashSet<u32>,
+    pairs: HashSet<Names>,
     rest: bool,
 }
 
@@ -140,6 +145,9 @@ impl Tracker {
         self.interfaces.is_changed()
             || self.containers.is_changed()
             || self.networks.is_changed()
+            || self.flows.ends.is_changed()
+            || self.flows.series.is_changed()
+            || !self.flows.folded.is_empty()
             || self.unrecorded.is_any()
     }
 
@@ -162,13 +170,18 @@ impl Tracker {
             interfaces: self.interfaces.take_changed(),
             containers: self.containers.take_changed(),
             networks: self.networks.take_changed(),
+            ends: self.flows.ends.take_changed(),
+            pairs: self.flows.series.take_changed(),
             rest: std::mem::take(&mut self.unrecorded.rest),
         };
         self.commit(|tracker, recorder| tracker.write(recorder, changes));
         // Only now: whoever came in between would have added them twice.
         let folded = std::mem::take(&mut self.unrecorded.folded);
         self.remove_drops(&folded);
-        if !folded.is_empty() {
+        let folded_flows = std::mem::take(&mut self.flows.folded);
+        let has_folded = !folded.is_empty() || !folded_flows.is_empty();
+        self.remove_folded_flows(folded_flows);
+        if has_folded {
             // What is counted under the same keys from now on is not to be removed.
             self.commit(|tracker, recorder| recorder.put_totals(tracker.totals()));
         }
@@ -190,6 +203,8 @@ impl Tracker {
             interfaces,
             containers,
             networks,
+            ends,
+            pairs,
             rest,
         } = changes;
         let clock = recorder.clock;
@@ -209,6 +224,12 @@ impl Tracker {
                 Some(kept) => recorder.put(&name, &NetworkRecord::new(kept, clock))?,
                 None => recorder.journal.remove(&name)?,
             }
+        }
+        for number in ends {
+            self.write_end(recorder, number)?;
+        }
+        for names in pairs {
+            self.write_pair(recorder, &names)?;
         }
         if rest {
             self.write_orphans(recorder)?;
@@ -234,6 +255,34 @@ impl Tracker {
         };
         let clock = recorder.clock;
         recorder.put(&name, &InterfaceRecord::new(interface, place, clock))
+    }
+
+    fn write_end(&self, recorder: &mut Recorder, number: u32) -> io::Result<()> {
+        let name = format!("{END}{number}");
+        let Some(End { name: of, ended }) = self.flows.ends.get(&number) else {
+            return recorder.journal.remove(&name);
+        };
+        let record = EndRecord {
+            number,
+            name: Arc::clone(of),
+            ended: ended.map(|ended| recorder.clock.number(ended)),
+        };
+        recorder.put(&name, &record)
+    }
+
+    fn write_pair(&self, recorder: &mut Recorder, names: &Names) -> io::Result<()> {
+        let (source, destination) = names;
+        let name = format!("{PAIR}{}/{source}/{destination}", source.len());
+        let past = self.flows.series.get(names).map(|series| series.past);
+        let Some(past) = past.filter(|past| *past != Volume::default()) else {
+            return recorder.journal.remove(&name);
+        };
+        let record = PairRecord {
+            source: Arc::clone(source),
+            destination: Arc::clone(destination),
+            past: (past.bytes, past.packets),
+        };
+        recorder.put(&name, &record)
     }
 
     fn write_orphans(&self, recorder: &mut Recorder) -> io::Result<()> {
@@ -321,6 +370,13 @@ impl Tracker {
                      }| (*owner, *reason, *direction),
                 )
                 .collect(),
+            folded_flows: self
+                .flows
+                .folded
+                .keys()
+                .map(|key| (key.source, key.destination))
+                .collect(),
+            past_rest: (self.flows.past_rest.bytes, self.flows.past_rest.packets),
         }
     }
 

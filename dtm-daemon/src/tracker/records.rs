@@ -18,16 +18,18 @@ use super::{
     Infrastructure, Traffic,
     attaching::Generation,
     containers::{Drops, Tracked},
+    device_drops::DeviceReading,
     devices::Inside,
     interfaces::{AttachmentState, Interface, Named, Role},
     nameless::Orphan,
     naming::Identity,
     networks::{KeptNetwork, Sums},
+    traffic::view_numbers,
 };
 use crate::{
     bpf::{Attachment, ClsactFilter, Mode, Place},
     docker::{Container, ContainerId, Network},
-    net::Link,
+    net::{Link, ListenCounts},
 };
 
 /// Bytes of Docker's labels that are kept of a container: anybody can give it any number.
@@ -89,6 +91,9 @@ pub(super) struct InterfaceRecord {
     pub(super) since: u64,
     pub(super) before: Traffic,
     pub(super) base: Traffic,
+    /// What its device counts as thrown away.
+    #[serde(default)]
+    pub(super) device: Option<DeviceReading>,
     /// Its slot among the counters of an earlier run.
     pub(super) former: Option<u32>,
     /// How it is attached; none where that is not done yet, or was refused.
@@ -150,6 +155,12 @@ pub(super) struct ContainerRecord {
     pub(super) series: Vec<SeriesRecord>,
     /// Direction, reason, packets and bytes.
     pub(super) past_drops: Vec<(u32, u32, u64, u64)>,
+    /// Places and values of the second view.
+    #[serde(default)]
+    pub(super) past_views: Vec<u64>,
+    /// What its listeners could not take, and what its namespace's said last.
+    #[serde(default)]
+    pub(super) listen: (ListenCounts, Option<(u32, ListenCounts)>),
     pub(super) aliases: Vec<u32>,
     pub(super) ended: Option<u64>,
     pub(super) destroyed: bool,
@@ -209,6 +220,28 @@ pub(super) struct TotalsRecord {
     /// Owner, reason and direction of drops that are among those above or a container's, and may still be in the kernel's
     /// map.
     pub(super) folded: Vec<(u32, u32, u32)>,
+    /// The same of pairs: source and destination.
+    #[serde(default)]
+    pub(super) folded_flows: Vec<(u32, u32)>,
+    /// Bytes and packets of pairs that found no room in maps that are gone.
+    #[serde(default)]
+    pub(super) past_rest: (u64, u64),
+}
+
+/// Whose the number of an interface's life is in the matrix.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EndRecord {
+    pub(super) number: u32,
+    pub(super) name: Arc<str>,
+    pub(super) ended: Option<u64>,
+}
+
+/// What a pair of names has moved by pairs of numbers that are gone: bytes and packets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PairRecord {
+    pub(super) source: Arc<str>,
+    pub(super) destination: Arc<str>,
+    pub(super) past: (u64, u64),
 }
 
 impl InterfaceRecord {
@@ -233,6 +266,7 @@ impl InterfaceRecord {
             since: clock.number(interface.since),
             before: interface.before,
             base: interface.base,
+            device: interface.device,
             former: interface.former,
             attached,
             program: interface.program,
@@ -325,6 +359,8 @@ impl ContainerRecord {
             past_drops: past_drops
                 .map(|((direction, reason), tally)| (*direction, *reason, tally.packets, tally.bytes))
                 .collect(),
+            past_views: view_numbers(&tracked.past_views),
+            listen: (tracked.sockets.listen, tracked.sockets.last),
             aliases: tracked.aliases.iter().copied().collect(),
             ended: tracked.ended.map(|ended| clock.number(ended)),
             destroyed: tracked.destroyed,

@@ -1,15 +1,29 @@
 //! Everything a scrape shows, read in one pass, owned, and free of Docker's and the kernel's types.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use dtm_common::traffic::Tally;
+use dtm_common::{
+    tcp::TcpCounters,
+    traffic::Tally,
+    views::{ViewCounters, Volume},
+};
 
 use super::Infrastructure;
-use crate::docker::{Container, ContainerState};
+use crate::{
+    docker::{Container, ContainerState},
+    net::{DeviceDrops, ListenCounts},
+    uplinks::UplinkSnapshot,
+};
 
 /// The state of the daemon at one moment. All counts in it come from the same pass over the maps.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// When the maps were read, by the clock that only goes on (`CLOCK_MONOTONIC`): readings have their distance by it.
+    pub read_at: Duration,
     /// Containers that live, and those that ended less than the linger time ago; sorted by name, then id.
     pub containers: Vec<ContainerSnapshot>,
     /// Docker's networks that have or had traffic; sorted by name, then id.
@@ -20,8 +34,35 @@ pub struct Snapshot {
     pub unattributed_drops: BTreeMap<Arc<str>, u64>,
     /// All drops of the host, by the kernel's reason; every reason of the running kernel, from 0.
     pub dropped: BTreeMap<Arc<str>, u64>,
+    /// Who sends to whom; sorted. Empty where that is switched off.
+    pub flows: Vec<FlowSnapshot>,
+    /// What each life of an interface or control group has counted, whosever it was, by the number of its generation. Those
+    /// that never counted are not there.
+    pub lives: HashMap<u64, LifeSnapshot>,
+    /// What arrives at the host, at the interfaces that are named for it; sorted by name.
+    pub uplinks: Vec<UplinkSnapshot>,
     /// How the daemon itself fares.
     pub status: Status,
+}
+
+/// A pair of names and what it moved, each byte once.
+#[derive(Clone, Debug)]
+pub struct FlowSnapshot {
+    /// Who sent: a container's name, or a pseudo peer's, which begins with `@`.
+    pub source: Arc<str>,
+    /// To whom, likewise.
+    pub destination: Arc<str>,
+    /// What.
+    pub volume: Volume,
+}
+
+/// What one life of an interface has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LifeSnapshot {
+    /// Towards the container, as in [`Traffic::receive`].
+    pub receive: Tally,
+    /// From the container, as in [`Traffic::transmit`].
+    pub transmit: Tally,
 }
 
 /// Both directions of an interface or network.
@@ -31,6 +72,10 @@ pub struct Traffic {
     pub receive: Tally,
     /// From the container (for a bridge: out of the network to the host).
     pub transmit: Tally,
+    /// The same by scope and protocol: of containers' interfaces only, and zero where that is switched off.
+    pub views: ViewCounters,
+    /// What its devices threw away by their own counters; none where these are not looked at.
+    pub dropped: Option<DeviceDrops>,
 }
 
 /// One container and all its series.
@@ -44,6 +89,11 @@ pub struct ContainerSnapshot {
     pub network_container_id: Option<Arc<str>>,
     /// One per (network, interface) it ever had; sorted.
     pub interfaces: Vec<InterfaceSnapshot>,
+    /// Its traffic by scope and protocol, over all its interfaces; none where that is switched off, and of one that never
+    /// had an interface.
+    pub views: Option<Box<ViewCounters>>,
+    /// How its TCP connections fare; none where that is not counted, and of one that never had an interface of its own.
+    pub tcp: Option<Box<TcpSnapshot>>,
     /// What it lost; sorted.
     pub drops: Vec<DropSnapshot>,
     /// Why traffic of this container cannot be seen, where that is so.
@@ -59,6 +109,18 @@ pub struct InterfaceSnapshot {
     pub interface: Arc<str>,
     /// What it moved.
     pub traffic: Traffic,
+}
+
+/// How the TCP connections of a container fare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpSnapshot {
+    /// What they have done.
+    pub counters: TcpCounters,
+    /// How many there are now, as the kernel's `CurrEstab`; none where it is not known how many there were before dtm came.
+    pub connections: Option<u64>,
+    /// What its listeners could not take, as of the last reading, which is at most 15 seconds old; none on the host's
+    /// network, where the kernel counts for all together.
+    pub listen: Option<ListenCounts>,
 }
 
 /// What a container lost one way for one reason.
@@ -123,6 +185,8 @@ pub struct Status {
     pub unwatched: Duration,
     /// Memory of the journal; 0 where there is none.
     pub journal_bytes: u64,
+    /// Pairs of the matrix, and the most there can be; none where it is switched off.
+    pub flow_pairs: Option<(u64, u64)>,
     /// The kernel side's own errors, by name (`dtm_common::errors::ERROR_NAMES`); from 0.
     pub program_errors: BTreeMap<&'static str, u64>,
     /// How long reading the maps for this snapshot took.

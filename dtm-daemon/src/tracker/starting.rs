@@ -16,6 +16,7 @@ use super::{
     claims::Claims,
     containers::Containers,
     devices::{self, Devices},
+    flows::Flows,
     groups::{self, Groups},
     hidden,
     interfaces::OWN_NETNS,
@@ -27,8 +28,10 @@ use super::{
     records::Clock,
     resolving::{self, ResolveOrder, Resolved, View},
     restoring::{Left, Takeover},
+    sites::Sites,
     slots::Slots,
     spares::{Lasting, Spares},
+    tcp,
     unseen::Unseen,
 };
 use crate::{
@@ -37,6 +40,7 @@ use crate::{
     docker::DockerUpdate,
     memory::Freed,
     net::LinkWatch,
+    uplinks::UplinksView,
 };
 
 /// What the tracker is made from.
@@ -52,11 +56,17 @@ pub struct Settings {
     pub docker_netns: PathBuf,
     /// Whether nothing is to outlive the process.
     pub no_pin: bool,
+    /// What to show of uplinks, where any are named.
+    pub uplinks: Option<UplinksView>,
 }
 
 impl Tracker {
     /// Subscribes to the interfaces of the calling thread's network namespace, takes over what an earlier process has left
     /// and starts the threads. Nothing is attached before [`Tracker::run`].
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a tracker has many parts, one after the other"
+    )]
     pub fn start(
         mut kernel: Kernel,
         kept: Option<Kept>,
@@ -70,6 +80,7 @@ impl Tracker {
             procfs,
             docker_netns,
             no_pin,
+            uplinks,
         } = settings;
         let clock = Clock::new();
         let pins = kept.as_ref().map(|kept| Arc::new(kept.pins.clone()));
@@ -92,6 +103,8 @@ impl Tracker {
         let cgroups = groups::watch(&mut kernel);
         let groups = Groups::start(&procfs, Arc::clone(&template), report.clone(), lasting.clone())
             .context("start the thread that attaches to control groups")?;
+        let has_round_trips = listen_to_connections(&mut kernel, &groups);
+        let (sockets, sockets_seen) = tcp::Looks::start(&mut kernel, procfs.clone())?;
         let shelf = lasting.clone().map(|pins| Lasting {
             pins,
             program: kernel.program,
@@ -115,13 +128,22 @@ impl Tracker {
             containers: Containers::default(),
             networks: Networks::default(),
             addresses: Claims::new(),
+            sites: Sites::new(),
+            flows: Flows::default(),
+            devices_read: None,
             last_generation: 0,
             unattributed: Traffic::default(),
             past_drops: BTreeMap::new(),
             docker: Docker::default(),
             unseen: Unseen::default(),
             counts: Counts::new(),
-            features: features(&kernel, &groups, cgroups.is_some(), lasting.is_some()),
+            features: features(
+                &kernel,
+                &groups,
+                cgroups.is_some(),
+                lasting.is_some(),
+                has_round_trips,
+            ),
             kernel,
             former: None,
             recorder: None,
@@ -144,6 +166,8 @@ impl Tracker {
             spares,
             hidden,
             hidden_listed: false,
+            sockets,
+            sockets_seen,
             reports,
             resolve_jobs,
             resolved,
@@ -151,6 +175,7 @@ impl Tracker {
             unknown_networks,
             commands,
             ready,
+            uplinks,
         };
         if let (Some(kept), Some(pins)) = (kept, pins) {
             tracker.take_over(kept, &pins, no_pin, clock);
@@ -194,6 +219,15 @@ impl Tracker {
     }
 }
 
+/// Has connections tell of themselves, where that can be; whether they tell of their round trips.
+fn listen_to_connections(kernel: &mut Kernel, groups: &Groups) -> bool {
+    if let Err(error) = kernel.listen_to_connections(groups.root()) {
+        let error = format_args!("{error:#}");
+        tracing::warn!(error, "TCP connections are not counted");
+    }
+    kernel.tcp.is_some() && kernel.limits.round_trips
+}
+
 /// Starts the threads that identify interfaces, and gives them their view of dtm's own namespace.
 fn start_resolving(
     procfs: PathBuf,
@@ -215,6 +249,7 @@ fn features(
     groups: &Groups,
     has_cgroup_events: bool,
     has_pins: bool,
+    has_round_trips: bool,
 ) -> BTreeMap<&'static str, bool> {
     BTreeMap::from([
         ("drops", kernel.drops.is_some()),
@@ -223,5 +258,7 @@ fn features(
         ("cgroup_v2", groups.are_there()),
         ("cgroup_events", has_cgroup_events),
         ("pins", has_pins),
+        ("tcp", kernel.tcp.is_some()),
+        ("tcp_rtt", has_round_trips),
     ])
 }

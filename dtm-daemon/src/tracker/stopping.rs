@@ -15,9 +15,9 @@ impl Tracker {
         self.record();
         if let Some(mut recorder) = self.recorder.take() {
             recorder.see();
-            self.leave_for_the_next().await;
+            Box::pin(self.leave_for_the_next()).await;
         } else {
-            self.take_off().await;
+            Box::pin(self.take_off()).await;
         }
     }
 

@@ -7,6 +7,7 @@ mod connections;
 mod landing;
 mod listen;
 mod negotiation;
+mod readings;
 mod scrapes;
 #[cfg(test)]
 mod slow_clients;
@@ -23,7 +24,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
 };
 use connections::Limits;
 use negotiation::Encoding;
+use readings::Readings;
 use scrapes::{ScrapeError, Scrapes, Wanted};
 
 pub use listen::bind;
@@ -42,6 +44,9 @@ struct App {
     tracker: TrackerHandle,
     config: Arc<Config>,
     scrapes: Scrapes,
+    readings: Readings,
+    /// The API's answers are made one after the other, as the scrapes' are.
+    turns: Arc<Mutex<()>>,
 }
 
 /// Serves on `listeners` until `cancel` is cancelled, then lets requests under way finish.
@@ -61,6 +66,7 @@ pub async fn serve(
 
 fn router(tracker: TrackerHandle, config: Config) -> Router {
     let config = Arc::new(config);
+    let readings = Readings::default();
     // HEAD comes with GET; any other method is answered with 405.
     Router::new()
         .route("/", get(landing::page))
@@ -69,9 +75,11 @@ fn router(tracker: TrackerHandle, config: Config) -> Router {
         .route("/-/ready", get(ready))
         .merge(api::routes())
         .with_state(App {
-            scrapes: Scrapes::start(tracker.clone(), Arc::clone(&config)),
+            scrapes: Scrapes::start(tracker.clone(), Arc::clone(&config), readings.clone()),
             tracker,
             config,
+            readings,
+            turns: Arc::default(),
         })
 }
 

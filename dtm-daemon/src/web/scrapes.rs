@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use tokio::sync::{mpsc, oneshot};
 
-use super::negotiation::Encoding;
+use super::{negotiation::Encoding, readings::Readings};
 use crate::{
     config::Config,
     metrics::{self, Format},
@@ -57,10 +57,10 @@ impl fmt::Debug for Scrapes {
 }
 
 impl Scrapes {
-    /// Starts the task.
-    pub(super) fn start(tracker: TrackerHandle, config: Arc<Config>) -> Self {
+    /// Starts the task. What it reads is added to `readings`.
+    pub(super) fn start(tracker: TrackerHandle, config: Arc<Config>, readings: Readings) -> Self {
         let (requests, queue) = mpsc::channel(WAITING);
-        tokio::spawn(answer(queue, tracker, config));
+        tokio::spawn(answer(queue, tracker, config, readings));
         Self { requests }
     }
 
@@ -77,7 +77,12 @@ impl Scrapes {
     }
 }
 
-async fn answer(mut queue: mpsc::Receiver<Request>, tracker: TrackerHandle, config: Arc<Config>) {
+async fn answer(
+    mut queue: mpsc::Receiver<Request>,
+    tracker: TrackerHandle,
+    config: Arc<Config>,
+    readings: Readings,
+) {
     let mut turn = Vec::new();
     while queue.recv_many(&mut turn, WAITING).await > 0 {
         // Some may have left while they waited.
@@ -85,7 +90,7 @@ async fn answer(mut queue: mpsc::Receiver<Request>, tracker: TrackerHandle, conf
         if turn.is_empty() {
             continue;
         }
-        let answers = answers(&turn, &tracker, &config).await;
+        let answers = answers(&turn, &tracker, &config, &readings).await;
         for (request, answer) in turn.drain(..).zip(answers) {
             // A client that went away does not want its answer.
             drop(request.reply.send(answer));
@@ -94,11 +99,18 @@ async fn answer(mut queue: mpsc::Receiver<Request>, tracker: TrackerHandle, conf
 }
 
 /// The answers to the requests of one turn, in their order.
-async fn answers(turn: &[Request], tracker: &TrackerHandle, config: &Arc<Config>) -> Vec<Answer> {
+async fn answers(
+    turn: &[Request],
+    tracker: &TrackerHandle,
+    config: &Arc<Config>,
+    readings: &Readings,
+) -> Vec<Answer> {
     let snapshot = match tracker.snapshot().await {
         Ok(snapshot) => snapshot,
         Err(stopped) => return vec![Err(stopped.into()); turn.len()],
     };
+    // Kept for the API's rates; a scrape shows none.
+    readings.add(&snapshot);
     let wanted: Vec<Wanted> = turn.iter().map(|request| request.wanted).collect();
     let config = Arc::clone(config);
     // A thousand containers take milliseconds, in which this thread would serve nobody else.
@@ -164,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_together_gets_one_text_and_who_comes_later_another() {
         let tracker = TrackerHandle::answering(fixture::snapshot(), true);
-        let scrapes = Scrapes::start(tracker, fixture::config(&[]));
+        let scrapes = Scrapes::start(tracker, fixture::config(&[]), Readings::default());
         let plain = Wanted {
             format: Format::OpenMetrics,
             encoding: Encoding::Identity,
@@ -188,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_leaves_while_it_waits_spoils_nothing() {
         let tracker = TrackerHandle::answering(fixture::snapshot(), true);
-        let scrapes = Scrapes::start(tracker, fixture::config(&[]));
+        let scrapes = Scrapes::start(tracker, fixture::config(&[]), Readings::default());
         let gzip = Wanted {
             format: Format::Text,
             encoding: Encoding::Gzip,

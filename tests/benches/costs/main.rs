@@ -2,6 +2,7 @@
 //! `cargo xtask bench`, which builds it for release.
 
 mod births;
+mod connections;
 mod groups;
 mod process;
 mod programs;
@@ -9,6 +10,8 @@ mod programs_at;
 mod rtnl;
 mod scrapes;
 mod takeover;
+mod uplinks;
+mod views;
 
 use std::time::Duration;
 
@@ -21,8 +24,11 @@ fn main() -> Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::thread::available_parallelism()?;
     println!("kernel {}, {cpus} CPUs", kernel.trim());
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 8] = [
         ("programs", programs::run),
+        ("views", views::run),
+        ("uplinks", uplinks::run),
+        ("connections", connections::run),
         ("births", births::run),
         ("groups", groups::run),
         ("scrapes", scrapes::run),

@@ -24,12 +24,12 @@ use crate::spread;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+pub(crate) const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
 
 /// Packets of one measurement, and how many measurements.
-const REPEAT: u32 = 1_000_000;
-const MEASUREMENTS: usize = 9;
+pub(crate) const REPEAT: u32 = 1_000_000;
+pub(crate) const MEASUREMENTS: usize = 9;
 
 /// Instances loaded for their time.
 const INSTANCES: usize = 30;
@@ -87,7 +87,7 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long>
 }
 
 /// `r0 = verdict; exit`.
-fn empty_program(prog_type: u32, verdict: i32) -> Result<OwnedFd> {
+pub(crate) fn empty_program(prog_type: u32, verdict: i32) -> Result<OwnedFd> {
     let verdict = u64::from(verdict.cast_unsigned());
     let instructions: [u64; 2] = [verdict << 32 | 0xb7, 0x95];
     let license = c"GPL";
@@ -103,8 +103,16 @@ fn empty_program(prog_type: u32, verdict: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
+/// No interface: an XDP program is told of its packet and of nothing else.
+pub(crate) const NO_CONTEXT: u32 = 0;
+
 /// Nanoseconds of one run, the mean of [`REPEAT`].
-fn nanoseconds(program: &OwnedFd, ifindex: u32, packet: &[u8], gso: Option<(u32, u32)>) -> Result<f64> {
+pub(crate) fn nanoseconds(
+    program: &OwnedFd,
+    ifindex: u32,
+    packet: &[u8],
+    gso: Option<(u32, u32)>,
+) -> Result<f64> {
     let mut context = [0_u8; CONTEXT];
     context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
     if let Some((segments, size)) = gso {
@@ -116,8 +124,12 @@ fn nanoseconds(program: &OwnedFd, ifindex: u32, packet: &[u8], gso: Option<(u32,
         data_size_in: packet.len() as u32,
         data_in: packet.as_ptr() as u64,
         repeat: REPEAT,
-        ctx_size_in: CONTEXT as u32,
-        ctx_in: context.as_ptr() as u64,
+        ctx_size_in: if ifindex == NO_CONTEXT { 0 } else { CONTEXT as u32 },
+        ctx_in: if ifindex == NO_CONTEXT {
+            0
+        } else {
+            context.as_ptr() as u64
+        },
         ..TestRun::default()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attributes).context("run a program over a packet")?;
@@ -125,7 +137,7 @@ fn nanoseconds(program: &OwnedFd, ifindex: u32, packet: &[u8], gso: Option<(u32,
 }
 
 pub(crate) fn run() -> Result<()> {
-    let mut kernel = Kernel::load(Path::new(DEFAULT_BTF), Limits { slots: 64 })?;
+    let mut kernel = Kernel::load(Path::new(DEFAULT_BTF), Limits::default())?;
     kernel.enter(InterfaceKey { netns: 0, ifindex: 1 }, 0)?;
     let template = kernel.template();
     println!("\nns per packet over an empty program: min / median / max of {MEASUREMENTS} × {REPEAT} runs");

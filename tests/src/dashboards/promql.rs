@@ -20,6 +20,8 @@ pub struct Query {
     pub selectors: Vec<Selector>,
     /// Every label of a `by`, `without`, `on`, `ignoring` or `group_left`.
     pub labels: BTreeSet<String>,
+    /// The labels that `label_replace` and `label_join` make.
+    pub made: BTreeSet<String>,
     /// The labels that every aggregation by labels keeps.
     pub kept: BTreeSet<String>,
 }
@@ -116,6 +118,11 @@ impl Query {
             Expr::VectorSelector(selector) => self.select(selector, None, function),
             Expr::MatrixSelector(matrix) => self.select(&matrix.vs, Some(matrix.range), function),
             Expr::Call(call) => {
+                if ["label_replace", "label_join"].contains(&call.func.name)
+                    && let Some(Expr::StringLiteral(label)) = call.args.args.get(1).map(AsRef::as_ref)
+                {
+                    self.made.insert(label.val.clone());
+                }
                 for argument in &call.args.args {
                     self.visit(argument, Some(call.func.name));
                 }

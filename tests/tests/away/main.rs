@@ -19,3 +19,4 @@ mod stops;
 mod theft;
 mod unwatched;
 mod upgrades;
+mod whereabouts;

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// How the maps of the dtm that is to be released are laid out, and those of `dtm-other-layout`.
-const LAYOUT: &str = "v1";
-const OTHER_LAYOUT: &str = "v2";
+const LAYOUT: &str = "v2";
+const OTHER_LAYOUT: &str = "v3";
 
 /// Everything, and what was counted in the beginning.
 struct Upgrades {

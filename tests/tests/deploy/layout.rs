@@ -94,6 +94,46 @@ fn the_same_file_is_imported_and_provisioned() -> Result<()> {
     Ok(())
 }
 
+/// The panel takes its two tables by the names of their queries, and a value by the name `mainstat`.
+#[test]
+fn a_node_graph_has_nodes_and_edges() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        for panel in dashboard.panels() {
+            if panel.kind() != "nodeGraph" {
+                continue;
+            }
+            let queries = items(&panel.0["targets"]);
+            let names: Vec<_> = queries.iter().map(|query| query["refId"].as_str()).collect();
+            assert_eq!(names, [Some("nodes"), Some("edges")], "{}", panel.title());
+            for query in queries {
+                assert_eq!(query["format"], "table", "{}", panel.title());
+                assert_eq!(query["instant"], true, "{}", panel.title());
+            }
+            let values: Vec<_> = items(&panel.0["transformations"])
+                .iter()
+                .filter(|transformation| transformation["options"]["alias"] == "mainstat")
+                .map(|transformation| transformation["options"]["binary"]["left"].as_str())
+                .collect();
+            assert_eq!(
+                values,
+                [Some("Value #nodes"), Some("Value #edges")],
+                "{}",
+                panel.title()
+            );
+            for (target, made) in panel.targets().iter().zip([
+                ["id", "title", "subtitle"].as_slice(),
+                ["id", "source", "target"].as_slice(),
+            ]) {
+                let query = promql::parse(&target.expression)?;
+                for label in made {
+                    assert!(query.made.contains(*label), "{}: {label}", target.place());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_variable_used_is_defined_and_every_one_defined_is_used() -> Result<()> {
     let own = |name: &str| name.starts_with("__");
@@ -153,9 +193,11 @@ fn no_host_container_or_interface_is_named() -> Result<()> {
         for target in dashboard.targets() {
             for selector in promql::parse(&target.expression)?.selectors {
                 for (label, _, value) in &selector.matchers {
-                    let chosen = ["job", "instance", "name", "network"].contains(&label.as_str());
+                    let names = ["job", "instance", "name", "network", "source", "destination"]
+                        .contains(&label.as_str());
+                    // `@other` and its like are dtm's own names, and the same everywhere.
                     assert_eq!(
-                        chosen,
+                        names && !value.starts_with('@'),
                         value.starts_with('$'),
                         "{}: {label} {value}",
                         target.place()

@@ -38,10 +38,29 @@ fn family(row: &str) -> Option<(String, BTreeSet<String>)> {
     Some((name, labels.filter(|label| !label.is_empty()).collect()))
 }
 
+/// The labels of a sample, whose name is its family's, or one of the three that a histogram's samples have.
+fn labels_of<'a>(
+    metric: &str,
+    families: &'a BTreeMap<String, BTreeSet<String>>,
+) -> Option<BTreeSet<&'a str>> {
+    let of = |family: &str| Some(families.get(family)?.iter().map(String::as_str).collect());
+    let histogram = |end| metric.strip_suffix(end).and_then(of);
+    let buckets = || {
+        let mut labels: BTreeSet<_> = histogram("_bucket")?;
+        labels.insert("le");
+        Some(labels)
+    };
+    of(metric)
+        .or_else(buckets)
+        .or_else(|| histogram("_sum"))
+        .or_else(|| histogram("_count"))
+}
+
 fn check(place: &str, query: &Query, families: &BTreeMap<String, BTreeSet<String>>) {
     let mut labels: BTreeSet<&str> = OF_TARGET.into();
+    labels.extend(query.made.iter().map(String::as_str));
     for selector in &query.selectors {
-        let Some(known) = families.get(&selector.metric) else {
+        let Some(known) = labels_of(&selector.metric, families) else {
             assert!(
                 OF_PROMETHEUS.contains(&selector.metric.as_str()),
                 "{place}: there is no {}",
@@ -50,10 +69,10 @@ fn check(place: &str, query: &Query, families: &BTreeMap<String, BTreeSet<String
             continue;
         };
         for (label, ..) in &selector.matchers {
-            let there = known.contains(label) || OF_TARGET.contains(&label.as_str());
+            let there = known.contains(label.as_str()) || OF_TARGET.contains(&label.as_str());
             assert!(there, "{place}: {} has no label {label}", selector.metric);
         }
-        labels.extend(known.iter().map(String::as_str));
+        labels.extend(known);
     }
     for label in &query.labels {
         assert!(

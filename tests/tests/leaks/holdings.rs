@@ -16,6 +16,9 @@ use crate::{
 /// in vain (10 s), and threads without work (10 s).
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
+/// By scope and protocol, and who sends to whom: such series of a container that lives on are born with their first packet.
+const CELLS: &str = "dtm_container_traffic_";
+const PAIRS: &str = "dtm_flow_";
 /// The drops of a container that lives on: a reason's series is born with the first such drop.
 const DROPPED: &str = "dtm_container_network_dropped_";
 
@@ -69,7 +72,7 @@ impl Holdings {
             drops_of_the_dead,
             attached,
             astray,
-            series: series.filter(|series| !is_lasting_drop(series)).collect(),
+            series: series.filter(|series| !is_lasting(series)).collect(),
         }))
     }
 
@@ -142,9 +145,16 @@ impl Holdings {
     }
 }
 
-fn is_lasting_drop(series: &str) -> bool {
-    let is_of = |name| series.contains(&format!("name=\"{name}\""));
-    series.starts_with(DROPPED) && (is_of(RESIDENT) || is_of(NEIGHBOUR))
+fn is_lasting(series: &str) -> bool {
+    let is_named = |name| {
+        ["name", "source", "destination"]
+            .iter()
+            .any(|label| series.contains(&format!("{label}=\"{name}\"")))
+    };
+    // Who else is in a pair: only what is no container lasts as long.
+    let is_pair = series.starts_with(PAIRS) && series.contains("=\"@");
+    (series.starts_with(DROPPED) || series.starts_with(CELLS) || is_pair)
+        && (is_named(RESIDENT) || is_named(NEIGHBOUR))
 }
 
 /// dtm's programs at the host's interfaces: how many of each, and those that an interface has twice or from another dtm.

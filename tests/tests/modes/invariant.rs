@@ -6,6 +6,7 @@ use dtm_tests::{
     daemon::Samples,
     far::{Far, UDP, Version, traffic, wait_listening},
     networks::{introduce, make_macvlan, make_overlay, make_swarm},
+    paths::sums_agree,
     scene::{BACK, FRONT, PATIENCE, Scene},
     tally::{Frames, Reading, Tally, Ways},
 };
@@ -241,7 +242,9 @@ fn sums_agree_across_modes(kind: EngineKind) -> Result<()> {
         "the sums since the beginning",
         all_networks(&after.samples),
         whole,
-    )
+    )?;
+    // The same once more, by where it went.
+    sums_agree(&stage.scene)
 }
 
 #[test]

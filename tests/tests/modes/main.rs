@@ -7,6 +7,7 @@ mod bridge;
 mod comebacks;
 mod contained;
 mod facts;
+mod fares;
 mod host;
 mod invariant;
 mod macvlan;

@@ -242,13 +242,10 @@ pub(crate) fn sent_exact(places: &[&Place], readings: &[Reading]) -> Result<()> 
 
 /// The first process of a running container.
 pub(crate) fn process(scene: &Scene, container: &str) -> Result<u32> {
-    let process = scene
-        .engine
-        .docker(["inspect", "--format", "{{.State.Pid}}", container])?;
-    process.parse().with_context(|| format!("{container} runs"))
+    scene.engine.process(container)
 }
 
 /// The network namespace of a running container. Not to be kept: the namespace has to end with the container.
 pub(crate) fn inside(scene: &Scene, container: &str) -> Result<Network> {
-    Network::of_process(process(scene, container)?)
+    scene.engine.inside(container)
 }

@@ -11,6 +11,7 @@ use xtask::host::{EngineKind, EngineOptions, Network, eventually};
 use crate::{
     comebacks::wait_docker,
     facts::{INFO, RECEIVED_BYTES, SENT_BYTES, UNCOVERED, agree, hold, holds, is_covered, only_these_series},
+    fares::{BARRED, CLOSED, asks, loses},
     places::{Place, all_exact, during, inside, process, read},
 };
 
@@ -52,7 +53,30 @@ impl Stage {
             place.wait_shown(&stage.scene)?;
             wait_listening(&inside(&stage.scene, &place.container)?, UDP)?;
         }
+        stage.introduce()?;
         Ok(stage)
+    }
+
+    /// Owner and neighbour know each other from here on: whoever is not sure of another asks seconds after he has sent.
+    fn introduce(&self) -> Result<()> {
+        for (name, other) in [(OWNER, NEIGHBOUR), (NEIGHBOUR, OWNER)] {
+            let own = self.scene.engine.container_link(name, FRONT)?.name;
+            let link = self.scene.engine.container_link(other, FRONT)?.address;
+            let address = self.scene.address(other, FRONT, false)?;
+            let known = [
+                "neighbour",
+                "replace",
+                &address,
+                "lladdr",
+                &link,
+                "dev",
+                &own,
+                "nud",
+                "permanent",
+            ];
+            inside(&self.scene, name)?.run("ip", known)?;
+        }
+        Ok(())
     }
 
     fn send(&self, from: &str, to: &str, datagrams: u64) -> Result<()> {
@@ -96,6 +120,29 @@ fn what_is_shared_is_the_owners(stage: &Stage) -> Result<()> {
     only_these_series(&stage.scene, &[stage.shared.names(), stage.neighbour.names()])
 }
 
+/// Whoever of the two asks, is refused, or loses what a rule throws away: the owner.
+fn connections_and_drops_are_the_owners(stage: &Stage) -> Result<()> {
+    let closed = format!("{}:{CLOSED}", stage.scene.address(NEIGHBOUR, FRONT, false)?);
+    for asker in [OWNER, SHARER] {
+        asks(&stage.scene, OWNER, (0, 4), || {
+            stage
+                .scene
+                .exec(asker, &["traffic", "tcp-refused", &closed, "4"])
+                .map(drop)
+        })?;
+    }
+    let to = format!("{}:{BARRED}", stage.scene.address(OWNER, FRONT, false)?);
+    loses(&stage.scene, OWNER, || {
+        stage
+            .scene
+            .exec(NEIGHBOUR, &["traffic", "udp-send", &to, "70", "300"])
+            .map(drop)
+    })?;
+    let samples = stage.scene.samples()?;
+    let all = samples.all("dtm_container_tcp_connections_failed_total", &[("name", SHARER)]);
+    agree("the sharer's own", all.count(), 0)
+}
+
 /// A container without a network: known, nothing to see, and nothing unseen.
 fn none_is_known_and_has_no_series(stage: &Stage) -> Result<()> {
     let samples = stage.scene.samples()?;
@@ -137,6 +184,7 @@ fn the_owner_starts(stage: &mut Stage) -> Result<()> {
     stage.shared = Place::on_bridge(scene, OWNER, FRONT)?;
     stage.shared.wait_shown(scene)?;
     wait_listening(&inside(scene, OWNER)?, UDP)?;
+    stage.introduce()?;
     what_is_shared_is_the_owners(stage)?;
     let after = read(&stage.scene, &[&stage.shared])?[0];
     let both = past + after.kernel.transmit.bytes;
@@ -183,6 +231,10 @@ fn a_shared_namespace_is_its_owners(kind: EngineKind) -> Result<()> {
         &stage,
         &[
             ("what is shared is the owner's", what_is_shared_is_the_owners),
+            (
+                "connections and drops are the owner's",
+                connections_and_drops_are_the_owners,
+            ),
             ("none is known and has no series", none_is_known_and_has_no_series),
             ("the owner stops", the_owner_stops),
         ],

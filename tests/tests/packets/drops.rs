@@ -1,16 +1,24 @@
 //! The drops program: the kernel frees the packet of every test run with `kfree_skb`, which is a drop like any other.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    os::unix::fs::MetadataExt as _,
     path::Path,
+    time::Duration,
 };
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use dtm_common::drops::{Address, DROP_RECEIVE, DROP_TRANSMIT, DropKey, DropTally};
 use dtm_daemon::bpf::{Kernel, Limits};
 use dtm_tests::packets::PacketBuilder;
+use xtask::host::eventually;
 
-use crate::classifiers::{Gso, IFINDEX, PLAIN, context};
+use crate::{
+    classifiers::{Gso, IFINDEX, PLAIN, context},
+    groups::{Group, Hierarchy, own_name},
+    namespace::Namespace,
+};
 
 /// The container's number, and its addresses: nobody else on this machine sends from or to them.
 const OWNER: u32 = 4711;
@@ -25,8 +33,17 @@ struct Drops {
 
 impl Drops {
     fn load() -> Self {
-        let mut kernel = Kernel::load(Path::new("/sys/kernel/btf/vmlinux"), Limits { slots: 8 })
-            .expect("the kernel side loads: this suite needs root");
+        let mut kernel = Kernel::load(
+            Path::new("/sys/kernel/btf/vmlinux"),
+            Limits {
+                slots: 8,
+                // What they count is no drop.
+                scopes: false,
+                pairs: 0,
+                ..Limits::default()
+            },
+        )
+        .expect("the kernel side loads: this suite needs root");
         assert!(
             kernel.drops.is_some(),
             "this kernel refuses the tracepoint kfree_skb"
@@ -37,7 +54,8 @@ impl Drops {
                 IpAddr::V6(address) => address.octets(),
             };
             kernel
-                .set_address_owner(Address(octets), Some(OWNER))
+                .owners
+                .set_address(Address(octets), Some(OWNER))
                 .expect("room for two");
         }
         Self { kernel }
@@ -152,4 +170,126 @@ fn what_has_no_ip_header_to_read_belongs_to_nobody() {
     drops.drop(&PacketBuilder::ethernet().ipv4().udp(9), PLAIN);
     drops.drop(&PacketBuilder::ethernet().payload(1000), PLAIN);
     assert_eq!(drops.lost(), []);
+}
+
+/// A namespace that is the daemon's own to the kernel side, with a pair to nobody, and a group in which sockets are the
+/// container's.
+struct OnHost {
+    drops: Drops,
+    namespace: Namespace,
+    hierarchy: Hierarchy,
+    inner: Group,
+    _outer: Group,
+    _beyond: Namespace,
+}
+
+impl OnHost {
+    fn new(test: &str) -> Self {
+        let (namespace, beyond) = (Namespace::new(), Namespace::new());
+        namespace.add_pair("eth0", "peer0", &beyond);
+        namespace.switch_on("lo");
+        namespace.add_address("eth0", Ipv4Addr::new(198, 51, 100, 1));
+        let mut drops = namespace.enter(Drops::load);
+        let hierarchy = Hierarchy::unified();
+        let name = own_name(test);
+        let outer = hierarchy.make(&name);
+        let inner = hierarchy.make(&format!("{name}/inner"));
+        let id = outer.open().metadata().expect("it is there").ino();
+        drops
+            .kernel
+            .owners
+            .set_group(id, Some(OWNER))
+            .expect("room for one");
+        Self {
+            drops,
+            namespace,
+            hierarchy,
+            inner,
+            _outer: outer,
+            _beyond: beyond,
+        }
+    }
+
+    /// A socket of the container's.
+    fn socket(&self) -> UdpSocket {
+        let open = || UdpSocket::bind("0.0.0.0:0").expect("bind");
+        // A group is a process', with all of its threads.
+        self.inner.hold(&self.hierarchy, || self.namespace.enter(open))
+    }
+}
+
+/// The kernel's version, to say what it must have.
+fn version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || {
+        numbers
+            .next()
+            .and_then(|number| number.parse().ok())
+            .expect("a number")
+    };
+    (number(), number())
+}
+
+#[test]
+fn what_a_socket_of_a_group_cannot_send_is_the_groups() {
+    let host = OnHost::new("sender");
+    host.namespace.enter(|| {
+        for (setting, value) in [("mcast_solicit", "1"), ("retrans_time_ms", "20")] {
+            let path = format!("/proc/sys/net/ipv4/neigh/eth0/{setting}");
+            fs::write(path, value).expect("ask for a neighbour once");
+        }
+    });
+    let socket = host.socket();
+    // Nobody has the address: what waits for it is thrown away.
+    for _ in 0..5 {
+        socket.send_to(&[0; 58], "198.51.100.9:9").expect("send");
+    }
+    eventually(
+        Duration::from_secs(10),
+        "five lost packets of the socket's",
+        || {
+            let lost = host.drops.lost();
+            let sums = lost
+                .iter()
+                .map(|(direction, _reason, tally)| (*direction, tally.packets));
+            Ok((sums.collect::<Vec<_>>() == [(DROP_TRANSMIT, 5)]).then_some(()))
+        },
+    )
+    .expect("they are the container's");
+}
+
+#[test]
+fn what_a_socket_of_a_group_does_not_read_is_the_groups() {
+    let host = OnHost::new("receiver");
+    let socket = host.socket();
+    let port = socket.local_addr().expect("it is bound").port();
+    let overflows = host.namespace.enter(|| {
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for _ in 0..2_000 {
+            sender.send_to(&[0; 1000], ("127.0.0.1", port)).expect("send");
+        }
+        let counters = fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted");
+        let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (udp.next().expect("names"), udp.next().expect("values"));
+        let mut both = names.split(' ').zip(values.split(' '));
+        let overflows = both.find(|(name, _value)| *name == "RcvbufErrors");
+        overflows
+            .expect("it is counted")
+            .1
+            .parse::<u64>()
+            .expect("a number")
+    });
+    assert!(overflows > 0, "the buffer is too small for all of them");
+    let lost: Vec<_> = host.drops.lost();
+    let lost: Vec<_> = lost
+        .iter()
+        .map(|(direction, reason, tally)| (*direction, reason.as_str(), tally.packets))
+        .collect();
+    // Kernels before that say nothing of the socket.
+    if version() >= (6, 11) {
+        assert_eq!(lost, [(DROP_RECEIVE, "socket_rcvbuff", overflows)]);
+    } else {
+        assert_eq!(lost, []);
+    }
 }

@@ -51,7 +51,7 @@ impl Hierarchy {
     }
 
     /// Its root: nobody has mounted it anywhere, but this process can name it.
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/", self.0.as_raw_fd()))
     }
 

@@ -34,8 +34,17 @@ pub(crate) fn kernel() -> Kernel {
 }
 
 pub(crate) fn load(btf: &str) -> Kernel {
-    Kernel::load(Path::new(btf), Limits { slots: SLOTS })
-        .expect("the kernel side loads: this suite needs root")
+    Kernel::load(
+        Path::new(btf),
+        Limits {
+            slots: SLOTS,
+            // Programs without views: an emulated machine takes its time over each that it loads.
+            scopes: false,
+            pairs: 0,
+            ..Limits::default()
+        },
+    )
+    .expect("the kernel side loads: this suite needs root")
 }
 
 /// Both programs of an instance, and the maps that they share with all others.

@@ -8,6 +8,7 @@
 mod banks;
 mod births;
 mod classifiers;
+mod connections;
 mod drops;
 mod groups;
 mod index;
@@ -20,3 +21,5 @@ mod plain;
 mod random;
 mod segments;
 mod sockets;
+mod uplinks;
+mod views;

@@ -52,7 +52,15 @@ impl Drop for Mounted {
 }
 
 fn take_over(bpffs: &Path, slots: u32) -> (Kernel, Kept) {
-    Kernel::take_over(Path::new(BTF), Limits { slots }, bpffs).expect("the kernel side loads")
+    Kernel::take_over(
+        Path::new(BTF),
+        Limits {
+            slots,
+            ..Limits::default()
+        },
+        bpffs,
+    )
+    .expect("the kernel side loads")
 }
 
 fn attacher(kernel: &Kernel, mode: AttachMode) -> Attacher {
@@ -228,7 +236,14 @@ fn where_nothing_can_be_pinned_it_says_so_and_leaves_nothing() {
     let directory = TempDir::new().expect("a directory");
     let host = Namespace::new();
     host.enter(|| {
-        let refused = Kernel::take_over(Path::new(BTF), Limits { slots: 16 }, directory.path());
+        let refused = Kernel::take_over(
+            Path::new(BTF),
+            Limits {
+                slots: 16,
+                ..Limits::default()
+            },
+            directory.path(),
+        );
         assert!(refused.is_err(), "this is no BPF file system");
     });
     let left = fs::read_dir(directory.path()).expect("it can be listed");

@@ -35,6 +35,7 @@ fn every_query_of_the_dashboards_answers() -> Result<()> {
 
     queries::all_answer(&prometheus, &ALL)?;
 
+    queries::edges_have_both_their_nodes(&prometheus, &ALL)?;
     queries::the_variables_offer(&prometheus, "job", &["dtm"])?;
     queries::the_variables_offer(&prometheus, "instance", &[&address.to_string()])?;
     queries::the_variables_offer(&prometheus, "network", &[FRONT])?;

@@ -108,6 +108,33 @@ fn answers(prometheus: &Prometheus, choice: &Choice<'_>, target: &Target) -> Res
     Ok(!samples.is_empty())
 }
 
+/// A node graph breaks on an edge to or from nowhere.
+pub(crate) fn edges_have_both_their_nodes(prometheus: &Prometheus, choice: &Choice<'_>) -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        for panel in dashboard.panels() {
+            if panel.kind() != "nodeGraph" {
+                continue;
+            }
+            let targets = panel.targets();
+            let ask = |reference: &str| {
+                let target = targets.iter().find(|target| target.reference == reference);
+                let target = target.with_context(|| format!("{} has no {reference}", panel.title()))?;
+                prometheus.query(&choice.substitute(&target.expression))
+            };
+            // The pairs are those of some seconds ago: a scrape that is just coming in changes neither.
+            let (nodes, edges) = (ask("nodes")?, ask("edges")?);
+            let nodes: BTreeSet<_> = nodes.iter().filter_map(|node| node.labels.get("id")).collect();
+            for edge in &edges {
+                for end in ["source", "target"] {
+                    let found = edge.labels.get(end).is_some_and(|id| nodes.contains(id));
+                    assert!(found, "{}: {end} of {edge:?} is not in {nodes:?}", panel.title());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The lists at the top of the dashboard offer what there is.
 pub(crate) fn the_variables_offer(prometheus: &Prometheus, name: &str, expected: &[&str]) -> Result<()> {
     for dashboard in Dashboard::all()? {

@@ -14,17 +14,22 @@ use dtm_daemon::{
 
 fn kernel() -> Result<Kernel> {
     let slots = INDEX_OVERFLOW_ENTRIES * 2;
-    Kernel::load(Path::new(DEFAULT_BTF), Limits { slots })
+    Kernel::load(
+        Path::new(DEFAULT_BTF),
+        Limits {
+            slots,
+            ..Limits::default()
+        },
+    )
 }
 
 /// Entries in use, and the most there can be.
 fn used(kernel: &Kernel, map: &str) -> Result<(u64, u64)> {
-    let uses = kernel.map_use(0);
-    let (_name, entries, limit) = uses
-        .iter()
+    let (_name, entries, limit) = kernel
+        .map_use(0, 0)
         .find(|(name, ..)| *name == map)
         .with_context(|| format!("no map {map}"))?;
-    Ok((*entries, *limit))
+    Ok((entries, limit))
 }
 
 #[test]
@@ -60,29 +65,30 @@ fn a_full_overflow_of_the_index_refuses_one_more_and_takes_it_when_there_is_room
 fn full_maps_of_owners_refuse_one_more_and_still_change_what_they_have() -> Result<()> {
     let mut kernel = kernel()?;
     for inode in 1..=NETNS_ENTRIES {
-        kernel.set_netns_owner(inode, Some(inode))?;
+        kernel.owners.set_netns(inode, Some(inode))?;
     }
-    assert!(kernel.set_netns_owner(NETNS_ENTRIES + 1, Some(1)).is_err());
-    kernel.set_netns_owner(1, Some(2))?;
+    assert!(kernel.owners.set_netns(NETNS_ENTRIES + 1, Some(1)).is_err());
+    kernel.owners.set_netns(1, Some(2))?;
     let limit = u64::from(NETNS_ENTRIES);
     assert_eq!(used(&kernel, "netns_owners")?, (limit, limit));
-    kernel.set_netns_owner(1, None)?;
-    kernel.set_netns_owner(NETNS_ENTRIES + 1, Some(1))?;
+    kernel.owners.set_netns(1, None)?;
+    kernel.owners.set_netns(NETNS_ENTRIES + 1, Some(1))?;
     assert_eq!(used(&kernel, "netns_owners")?, (limit, limit));
 
     let address = |number: u32| Address::v4(number.to_be_bytes());
     for number in 0..ADDRESSES_ENTRIES {
-        kernel.set_address_owner(address(number), Some(1))?;
+        kernel.owners.set_address(address(number), Some(1))?;
     }
     assert!(
         kernel
-            .set_address_owner(address(ADDRESSES_ENTRIES), Some(1))
+            .owners
+            .set_address(address(ADDRESSES_ENTRIES), Some(1))
             .is_err()
     );
     let limit = u64::from(ADDRESSES_ENTRIES);
     assert_eq!(used(&kernel, "address_owners")?, (limit, limit));
-    kernel.set_address_owner(address(0), None)?;
-    kernel.set_address_owner(address(ADDRESSES_ENTRIES), Some(1))?;
+    kernel.owners.set_address(address(0), None)?;
+    kernel.owners.set_address(address(ADDRESSES_ENTRIES), Some(1))?;
     assert_eq!(used(&kernel, "address_owners")?, (limit, limit));
     Ok(())
 }

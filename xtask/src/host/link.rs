@@ -123,9 +123,20 @@ fn counted(link: &Value) -> Result<(u32, LinkStatistics)> {
 }
 
 impl Engine {
+    /// The first process of a running container.
+    pub fn process(&self, container: &str) -> Result<u32> {
+        let process = self.docker(["inspect", "--format", "{{.State.Pid}}", container])?;
+        process.parse().with_context(|| format!("{container} runs"))
+    }
+
+    /// The network namespace of a running container. Not to be kept: the namespace has to end with the container.
+    pub fn inside(&self, container: &str) -> Result<Network> {
+        Network::of_process(self.process(container)?)
+    }
+
     /// The interfaces of a running container, its loopback left out.
     pub fn container_links(&self, container: &str) -> Result<Vec<ContainerLink>> {
-        let process = self.docker(["inspect", "--format", "{{.State.Pid}}", container])?;
+        let process = self.process(container)?;
         let root = PathBuf::from(format!("/proc/{process}/root/sys/class/net"));
         let mut links = Vec::new();
         for (name, directory) in interfaces(&root)?.into_iter().filter(|(name, _)| name != "lo") {

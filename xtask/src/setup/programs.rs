@@ -36,6 +36,7 @@ pub(super) const TEST: &[Program] = &[
     ("promtool", "prometheus"),
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
+    ("bpftool", "bpftool"),
     ("ps", "procps"),
     ("jq", "jq"),
     ("npm", "npm"),

@@ -28,7 +28,7 @@ impl SharedMemory {
     /// At least so many bytes, all zero.
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
         let pages = u32::try_from(bytes.div_ceil(PAGE)).map_err(io::Error::other)?;
-        Self::of(sys::memory(PAGE as u32, pages.max(1))?)
+        Self::of(sys::memory("dtm_journal", PAGE as u32, pages.max(1))?)
     }
 
     /// The memory of this map, if it is one that [`new`](Self::new) made.

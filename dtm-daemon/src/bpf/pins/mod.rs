@@ -18,7 +18,7 @@ use dtm_common::LAYOUT;
 
 pub use bpffs::{Bpffs, is_bpffs};
 use memory::SharedMemory;
-pub use names::{LinkName, ProgramName};
+pub use names::{LinkName, ProgramName, UplinkName};
 
 use super::sys;
 use crate::{
@@ -165,8 +165,20 @@ impl Pins {
         self.directory.join(LINKS).join(name)
     }
 
+    pub(super) fn uplink(&self, name: UplinkName) -> PathBuf {
+        self.link(&name.to_string())
+    }
+
     /// The links of interfaces and groups.
     pub fn links(&self) -> Vec<(LinkName, PathBuf)> {
+        let links = listed(&self.directory.join(LINKS)).into_iter();
+        links
+            .filter_map(|(name, path)| Some((name.parse().ok()?, path)))
+            .collect()
+    }
+
+    /// The links of uplinks.
+    pub fn uplinks(&self) -> Vec<(UplinkName, PathBuf)> {
         let links = listed(&self.directory.join(LINKS)).into_iter();
         links
             .filter_map(|(name, path)| Some((name.parse().ok()?, path)))

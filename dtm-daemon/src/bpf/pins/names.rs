@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use dtm_common::traffic::Direction;
 
+use crate::bpf::XdpMode;
+
 /// A link to an interface or a control group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkName {
@@ -26,6 +28,17 @@ pub struct ProgramName {
     pub slot: u32,
     /// Which way.
     pub direction: Direction,
+    /// What [`Kernel::program`](crate::bpf::Kernel::program) says of the dtm that loaded it.
+    pub program: u64,
+}
+
+/// A link to an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UplinkName {
+    /// The slot of uplinks that its program counts into.
+    pub slot: u32,
+    /// Where it runs.
+    pub mode: XdpMode,
     /// What [`Kernel::program`](crate::bpf::Kernel::program) says of the dtm that loaded it.
     pub program: u64,
 }
@@ -112,6 +125,31 @@ impl FromStr for ProgramName {
     }
 }
 
+impl fmt::Display for UplinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, mode, program } = self;
+        write!(f, "uplink-{slot}-{}-{program:016x}", mode.as_str())
+    }
+}
+
+impl FromStr for UplinkName {
+    type Err = Unknown;
+
+    fn from_str(name: &str) -> Result<Self, Unknown> {
+        let mut parts = name.strip_prefix("uplink-").ok_or(Unknown)?.split('-');
+        let mut read = || {
+            let slot = parts.next()?.parse().ok()?;
+            let mode = parts.next()?;
+            Some(Self {
+                slot,
+                mode: XdpMode::ALL.into_iter().find(|known| known.as_str() == mode)?,
+                program: u64::from_str_radix(parts.next()?, 16).ok()?,
+            })
+        };
+        read().filter(|read| read.to_string() == name).ok_or(Unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +172,14 @@ mod tests {
         };
         assert_eq!(program.to_string(), "group-9-receive-0000000000000dab");
         assert_eq!(program.to_string().parse(), Ok(program));
+        let uplink = UplinkName {
+            slot: 3,
+            mode: XdpMode::Generic,
+            program: 0xdab,
+        };
+        assert_eq!(uplink.to_string(), "uplink-3-generic-0000000000000dab");
+        assert_eq!(uplink.to_string().parse(), Ok(uplink));
+        assert_eq!(uplink.to_string().parse::<LinkName>(), Err(Unknown));
     }
 
     #[test]
@@ -156,6 +202,14 @@ mod tests {
             "veth-1-receive-0000000000000dab",
         ] {
             assert_eq!(name.parse::<ProgramName>(), Err(Unknown), "{name}");
+        }
+        for name in [
+            "kfree_skb",
+            "uplink-1",
+            "uplink-1-fast-0000000000000dab",
+            "uplink-1-native-dab",
+        ] {
+            assert_eq!(name.parse::<UplinkName>(), Err(Unknown), "{name}");
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use dtm_common::traffic::Direction;
 
-use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
+use super::{BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
 use crate::bpf::{
     held::Held,
     side::{Hook, Side},
@@ -17,6 +17,9 @@ use crate::bpf::{
 /// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` of `enum bpf_attach_type`.
 const BPF_CGROUP_INET_INGRESS: u32 = 0;
 const BPF_CGROUP_INET_EGRESS: u32 = 1;
+
+/// `BPF_CGROUP_SOCK_OPS`.
+const BPF_CGROUP_SOCK_OPS: u32 = 3;
 
 /// The most programs at one hook of a group, `BPF_CGROUP_MAX_PROGS`.
 const PROGRAMS_MAX: usize = 64;
@@ -43,7 +46,7 @@ impl CgroupLink {
     ///
     /// 5.7.
     pub fn create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
-        let mut attributes = LinkCreate {
+        let attributes = LinkCreate {
             prog_fd: program.as_raw_fd().cast_unsigned(),
             target: cgroup.as_raw_fd().cast_unsigned(),
             attach_type: attach_type(direction),
@@ -51,11 +54,7 @@ impl CgroupLink {
             flags: 0,
             ..LinkCreate::default()
         };
-        // SAFETY: no pointers in these attributes.
-        let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
-        // SAFETY: the kernel has just made this descriptor, for us alone.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        Held::new(fd).map(Self)
+        Held::new(attributes.create()?).map(Self)
     }
 
     /// One that another process has left under this name.
@@ -74,6 +73,26 @@ impl CgroupLink {
     pub fn is_attached(&self) -> io::Result<bool> {
         Ok(info(self.0.as_fd())?.cgroup_id != 0)
     }
+}
+
+/// Attaches a program to what the sockets of a group, and of those below it, tell of. Others' programs stay, and all of
+/// them run.
+///
+/// # Errors
+///
+/// As of [`CgroupLink::create`].
+///
+/// # Minimum kernel version
+///
+/// 5.7.
+pub(in crate::bpf) fn attach_sock_ops(program: BorrowedFd<'_>, group: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target: group.as_raw_fd().cast_unsigned(),
+        attach_type: BPF_CGROUP_SOCK_OPS,
+        ..LinkCreate::default()
+    };
+    attributes.create()
 }
 
 /// The kernel's numbers of the programs at one direction of a group, in the order in which they run; without those of

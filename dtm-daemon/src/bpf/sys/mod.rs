@@ -1,31 +1,39 @@
 //! The bpf(2) calls no crate wraps: links and programs by interface index and by control group, programs loaded over
-//! maps that are there already, objects that outlive the process, and reading a per-CPU hash in batches.
+//! maps that are there already, maps that are not in the object, objects that outlive the process, and reading a per-CPU hash in batches.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 mod batch;
 mod cgroup;
+mod maps;
 mod object;
 mod program;
 mod tcx;
+mod xdp;
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 pub(super) use batch::per_cpu_hash_entries;
+pub(super) use cgroup::attach_sock_ops;
 pub use cgroup::{CgroupLink, cgroup_programs};
-pub(super) use object::{MapShape, attach_tracepoint, detach_link, map_shape, open, pin, update_link};
-pub(super) use program::{ProgramType, constants, load, memory};
+pub(super) use maps::{constants, described_memory, inner_map, memory, set_inner_map};
+pub(super) use object::{
+    MapShape, attach_iterator, attach_tracepoint, detach_link, iterate, map_shape, open, pin, program_of,
+    recursion_misses, update_link,
+};
+pub(super) use program::{ProgramType, load};
 pub use tcx::{TcxLink, TcxProbe, tcx_is_supported};
 pub(super) use tcx::{TcxProgram, tcx_programs};
+pub use xdp::{XdpLink, XdpMode};
 
 /// Numbers of `enum bpf_cmd`, `include/uapi/linux/bpf.h`, that more than one file needs.
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 
-/// `union bpf_attr` as `BPF_LINK_CREATE` reads it for TCX and, as far as `flags`, for control groups.
+/// `union bpf_attr` as `BPF_LINK_CREATE` reads it for TCX and, as far as `flags`, for control groups and XDP.
 #[repr(C)]
 #[derive(Default)]
 struct LinkCreate {
@@ -37,6 +45,26 @@ struct LinkCreate {
     relative_fd: u32,
     padding: u32,
     expected_revision: u64,
+}
+
+impl LinkCreate {
+    /// Makes the link.
+    fn create(mut self) -> io::Result<OwnedFd> {
+        // SAFETY: no pointers in these attributes.
+        unsafe { made(BPF_LINK_CREATE, &mut self) }
+    }
+}
+
+/// Calls bpf(2) for a new descriptor.
+///
+/// # Safety
+///
+/// As of [`bpf`], with a command that answers with a descriptor.
+unsafe fn made<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// `union bpf_attr` as `BPF_OBJ_GET_INFO_BY_FD` reads it.
@@ -55,8 +83,8 @@ struct Info {
     id: u32,
     prog_id: u32,
     padding: u32,
-    /// Of a link to a control group: the group's number, 0 once the link holds nothing any more. Of a TCX link its first
-    /// half is the interface's index.
+    /// Of a link to a control group: the group's number, 0 once the link holds nothing any more. Of a TCX or XDP link its
+    /// first half is the interface's index.
     cgroup_id: u64,
 }
 

@@ -1,9 +1,9 @@
-//! Loading a program whose instructions name their maps by descriptor, and the map of its constants.
+//! Loading a program whose instructions name their maps by descriptor.
 
 use std::{
     ffi::CStr,
     fmt, io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{FromRawFd as _, OwnedFd},
 };
 
 use aya_obj::generated::bpf_insn;
@@ -11,22 +11,14 @@ use dtm_common::traffic::Direction;
 
 use super::{bpf, cgroup};
 
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_MAP_FREEZE: libc::c_long = 22;
-
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-/// Programs cannot write to the map.
-const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-/// The map's memory can be a process's as well.
-const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
 
 /// Bytes of a name, `BPF_OBJ_NAME_LEN`, its terminating zero included.
-const NAME_BYTES: usize = 16;
+pub(super) const NAME_BYTES: usize = 16;
 
 /// What the verifier may say at most, and what of it is worth reading: the end says what it did not like.
 const LOG_BYTES: u32 = 4 << 20;
@@ -42,6 +34,8 @@ pub(in crate::bpf) enum ProgramType {
     Classifier,
     /// The sockets of a control group.
     CgroupSkb(Direction),
+    /// What arrives at an interface.
+    Xdp,
 }
 
 /// Why a program was not loaded.
@@ -68,31 +62,6 @@ impl std::error::Error for LoadError {
     }
 }
 
-/// `union bpf_attr` as `BPF_MAP_CREATE` reads it.
-#[repr(C)]
-#[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    map_name: [u8; NAME_BYTES],
-}
-
-/// `union bpf_attr` as `BPF_MAP_UPDATE_ELEM` and, as far as `map_fd`, `BPF_MAP_FREEZE` read it.
-#[repr(C)]
-#[derive(Default)]
-struct MapElement {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
 /// `union bpf_attr` as `BPF_PROG_LOAD` reads it.
 #[repr(C)]
 #[derive(Default)]
@@ -111,61 +80,6 @@ struct ProgLoad {
     expected_attach_type: u32,
 }
 
-/// A frozen array of one entry, whose contents the verifier takes for what they are.
-///
-/// # Minimum kernel version
-///
-/// 5.2.
-pub(in crate::bpf) fn constants(values: &[u8]) -> io::Result<OwnedFd> {
-    let mut attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_ARRAY,
-        key_size: size_of::<u32>() as u32,
-        value_size: values.len() as u32,
-        max_entries: 1,
-        map_flags: BPF_F_RDONLY_PROG,
-        map_name: object_name("dtm_constants"),
-        ..MapCreate::default()
-    };
-    // SAFETY: no pointers in these attributes.
-    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attributes) }?;
-    // SAFETY: the kernel has just made this descriptor, for us alone.
-    let map = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-    let key = 0_u32;
-    let mut attributes = MapElement {
-        map_fd: map.as_raw_fd().cast_unsigned(),
-        key: std::ptr::from_ref(&key) as u64,
-        value: values.as_ptr() as u64,
-        ..MapElement::default()
-    };
-    // SAFETY: the key and the value live through the call and have the map's sizes.
-    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }?;
-    let mut attributes = map.as_raw_fd();
-    // SAFETY: no pointers in these attributes, which are the descriptor alone.
-    unsafe { bpf(BPF_MAP_FREEZE, &mut attributes) }?;
-    Ok(map)
-}
-
-/// An array of `entries` times `bytes` of memory, all zero, that no program uses.
-///
-/// # Minimum kernel version
-///
-/// 5.5.
-pub(in crate::bpf) fn memory(bytes: u32, entries: u32) -> io::Result<OwnedFd> {
-    let mut attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_ARRAY,
-        key_size: size_of::<u32>() as u32,
-        value_size: bytes,
-        max_entries: entries,
-        map_flags: BPF_F_MMAPABLE,
-        map_name: object_name("dtm_journal"),
-        ..MapCreate::default()
-    };
-    // SAFETY: no pointers in these attributes.
-    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attributes) }?;
-    // SAFETY: the kernel has just made this descriptor, for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
-}
-
 /// Loads a program. The maps its instructions name must be open, under the numbers that they have in them.
 pub(in crate::bpf) fn load(
     program: ProgramType,
@@ -175,6 +89,8 @@ pub(in crate::bpf) fn load(
 ) -> Result<OwnedFd, LoadError> {
     let (prog_type, expected_attach_type) = match program {
         ProgramType::Classifier => (BPF_PROG_TYPE_SCHED_CLS, 0),
+        // Without an attach type, which nothing asks for: kernels before 5.9 know none.
+        ProgramType::Xdp => (BPF_PROG_TYPE_XDP, 0),
         ProgramType::CgroupSkb(direction) => (BPF_PROG_TYPE_CGROUP_SKB, cgroup::attach_type(direction)),
     };
     let attributes = |log: &mut [u8]| ProgLoad {
@@ -236,7 +152,7 @@ fn end_of(log: &[u8]) -> String {
 }
 
 /// As much of `name` as there is room for.
-fn object_name(name: &str) -> [u8; NAME_BYTES] {
+pub(super) fn object_name(name: &str) -> [u8; NAME_BYTES] {
     let mut bytes = [0; NAME_BYTES];
     let room = bytes.iter_mut().take(NAME_BYTES - 1);
     for (byte, character) in room.zip(name.bytes()) {

@@ -2,11 +2,11 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
-use super::{BPF_LINK_CREATE, BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
+use super::{BPF_PROG_QUERY, LinkCreate, ProgQuery, bpf, info};
 use crate::bpf::{held::Held, side::Hook};
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
@@ -43,18 +43,14 @@ impl TcxLink {
     ///
     /// 6.6.
     pub fn create(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<Self> {
-        let mut attributes = LinkCreate {
+        let attributes = LinkCreate {
             prog_fd: program.as_raw_fd().cast_unsigned(),
             target: ifindex,
             attach_type: attach_type(hook),
             flags: BPF_F_BEFORE,
             ..LinkCreate::default()
         };
-        // SAFETY: no pointers in these attributes.
-        let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
-        // SAFETY: the kernel has just made this descriptor, for us alone.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-        Held::new(fd).map(Self)
+        Held::new(attributes.create()?).map(Self)
     }
 
     /// One that another process has left under this name.

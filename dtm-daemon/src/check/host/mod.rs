@@ -12,12 +12,15 @@ use super::{
 use crate::{
     bpf::{Bpffs, tcx_is_supported},
     config::{AttachMode, HostConfig, Paths},
-    net::Hierarchy,
+    net::{Hierarchy, Requests, dump},
+    uplinks::judge,
 };
 
 /// The oldest kernel, and the oldest one with drop reasons.
 const OLDEST: (u32, u32) = (5, 8);
 const WITH_REASONS: (u32, u32) = (5, 17);
+/// The oldest with XDP links.
+const WITH_XDP_LINKS: (u32, u32) = (5, 9);
 
 /// What dtm needs, by the kernel's numbers (`include/uapi/linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 5] = [
@@ -47,6 +50,8 @@ struct Seen {
     has_tcx: bool,
     groups: Groups,
     pins: Pins,
+    /// The interfaces of `--xdp`, and whether dtm would attach there, or why not.
+    uplinks: Vec<(String, Result<(), String>)>,
 }
 
 /// Where what is attached can be pinned.
@@ -70,9 +75,15 @@ impl Host {
     pub(super) async fn look(config: &HostConfig) -> Self {
         let HostConfig {
             attach_mode,
-            paths: Paths { procfs, bpffs, .. },
+            paths:
+                Paths {
+                    procfs,
+                    bpffs,
+                    docker_netns,
+                },
             btf,
-            ..
+            uplinks,
+            docker_host: _,
         } = config;
         let hierarchy = Hierarchy::open(procfs);
         let mounted = hierarchy.as_ref().map(Hierarchy::is_hosts);
@@ -91,6 +102,7 @@ impl Host {
                 mounted: mounted.map_err(ToString::to_string),
                 has_v1: has_v1(&read("1/cgroup")),
             },
+            uplinks: judged(uplinks, docker_netns),
         };
         Self {
             seen,
@@ -115,6 +127,7 @@ impl Host {
         findings.extend(seen.loaded.programs.is_ok().then(|| seen.attaching()));
         findings.extend(seen.groups());
         findings.push(seen.pins());
+        findings.extend(seen.uplinks());
         findings
     }
 }
@@ -162,6 +175,7 @@ impl Seen {
             reasons,
             groups,
             births,
+            uplinks: _,
         } = match programs {
             Ok(programs) => programs,
             Err(error) => {
@@ -245,6 +259,32 @@ impl Seen {
         }
     }
 
+    fn uplinks(&self) -> Vec<Finding> {
+        // Who may load nothing has been told so.
+        let Ok(Programs { uplinks: loaded, .. }) = &self.loaded.programs else {
+            return Vec::new();
+        };
+        let is_old = version(&self.release).is_some_and(|version| version < WITH_XDP_LINKS);
+        let able = match loaded {
+            Err(error) => Err((error.as_str(), "the program for uplinks cannot be loaded")),
+            Ok(()) if is_old => Err(("no XDP links", "they came with Linux 5.9")),
+            Ok(()) => Ok(()),
+        };
+        let mut findings = vec![match able {
+            Ok(()) => Finding::fine("uplinks", "XDP can count at those that --xdp names"),
+            Err((found, advice)) if self.uplinks.is_empty() => Finding::note("uplinks", found, advice),
+            Err((found, advice)) => Finding::missing("uplinks", found, advice),
+        }];
+        for (name, judged) in &self.uplinks {
+            let subject = format!("uplink {name}");
+            findings.push(match judged {
+                Ok(()) => Finding::fine(subject, "dtm attaches there, unless another XDP program is there"),
+                Err(refusal) => Finding::missing(subject, "not counted", refusal),
+            });
+        }
+        findings
+    }
+
     fn groups(&self) -> Vec<Finding> {
         let found = if self.groups.has_v1 {
             "cgroup v2, beside hierarchies of v1"
@@ -265,6 +305,23 @@ impl Seen {
             )],
         }
     }
+}
+
+/// Whether dtm would attach to the interfaces with these names.
+fn judged(names: &[String], docker_netns: &Path) -> Vec<(String, Result<(), String>)> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let listed = Requests::open().and_then(|mut requests| Ok((dump(&mut requests)?, requests)));
+    let mut listed = listed.map_err(|error| format!("interfaces cannot be listed: {error}"));
+    let mut one = |name: &str| {
+        let (links, requests) = listed.as_mut().map_err(|error| error.clone())?;
+        let link = links.iter().find(|link| &*link.name == name);
+        judge(link, requests, docker_netns)
+            .map(drop)
+            .map_err(|refusal| refusal.to_string())
+    };
+    names.iter().map(|name| (name.clone(), one(name))).collect()
 }
 
 /// The first two numbers of a kernel's release.

@@ -14,6 +14,7 @@ fn best() -> Seen {
                 reasons: true,
                 groups: Ok(()),
                 births: Ok(()),
+                uplinks: Ok(()),
             }),
         },
         attach_mode: AttachMode::Auto,
@@ -26,6 +27,7 @@ fn best() -> Seen {
             path: "/sys/fs/bpf".to_owned(),
             found: Ok(Bpffs::Mounted),
         },
+        uplinks: Vec::new(),
     }
 }
 
@@ -65,6 +67,7 @@ fn a_host_that_offers_nothing_says_so_line_by_line() {
             path: "/sys/fs/bpf".to_owned(),
             found: Err("Read-only file system (os error 30)".to_owned()),
         },
+        uplinks: vec![("eth0".to_owned(), Ok(()))],
     });
     insta::assert_snapshot!("worst_host", report.to_string());
 }
@@ -85,6 +88,7 @@ fn each_thing_that_lacks_is_what_is_missing() {
         reasons: true,
         groups: Ok(()),
         births: Ok(()),
+        uplinks: Ok(()),
     };
     for (seen, missing) in [
         (
@@ -164,12 +168,56 @@ fn each_thing_that_lacks_is_what_is_missing() {
             Some("pins"),
         ),
     ] {
-        let text = report(seen).to_string();
-        let expected = missing.map_or("Everything that dtm counts".to_owned(), |missing| {
-            format!("Not everything can be counted here, for: {missing}.")
-        });
-        assert!(text.lines().last().unwrap().starts_with(&expected), "{text}");
+        is_all_that_is_missing(seen, missing);
     }
+}
+
+/// What cannot be counted at uplinks is missing where somebody wants it.
+#[test]
+fn uplinks_are_missing_where_they_are_named() {
+    let refused = || Err("refused".to_owned());
+    let named = || vec![("eth0".to_owned(), Ok(()))];
+    let unloaded = Seen {
+        loaded: Loaded {
+            programs: best().loaded.programs.map(|programs| Programs {
+                uplinks: refused(),
+                ..programs
+            }),
+            ..best().loaded
+        },
+        ..best()
+    };
+    let named_but_old = Seen {
+        release: "5.8.0".to_owned(),
+        uplinks: named(),
+        ..best()
+    };
+    let one_refused = Seen {
+        uplinks: vec![named().remove(0), ("wan".to_owned(), refused())],
+        ..best()
+    };
+    for (seen, missing) in [
+        (unloaded.clone(), None),
+        (
+            Seen {
+                uplinks: named(),
+                ..unloaded
+            },
+            Some("uplinks"),
+        ),
+        (named_but_old, Some("uplinks")),
+        (one_refused, Some("uplink wan")),
+    ] {
+        is_all_that_is_missing(seen, missing);
+    }
+}
+
+fn is_all_that_is_missing(seen: Seen, missing: Option<&str>) {
+    let text = report(seen).to_string();
+    let expected = missing.map_or("Everything that dtm counts".to_owned(), |missing| {
+        format!("Not everything can be counted here, for: {missing}.")
+    });
+    assert!(text.lines().last().unwrap().starts_with(&expected), "{text}");
 }
 
 #[test]

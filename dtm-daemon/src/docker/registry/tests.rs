@@ -274,6 +274,7 @@ fn a_network_removed_meanwhile_does_not_come_back() {
         name: "front".into(),
         driver: "bridge".into(),
         bridge: None,
+        subnets: Vec::new(),
     };
     let mut registry = Registry::default();
     let announced = Network {

@@ -6,10 +6,12 @@ use super::{Family, Section};
 use crate::{
     docker::Container,
     metrics::{Scrape, samples::Samples},
+    net::DeviceDrops,
     tracker::{ContainerSnapshot, DropSnapshot, Traffic},
 };
 
 const INTERFACE: &[&str] = &["container_id", "name", "network", "interface"];
+const INTERFACE_DIRECTION: &[&str] = &["container_id", "name", "network", "interface", "direction"];
 const DROPS: &[&str] = &["container_id", "name", "direction", "reason"];
 const INFO: &[&str] = &[
     "container_id",
@@ -75,6 +77,14 @@ pub(super) const SECTION: Section = Section {
             samples: |scrape, samples| drops(scrape, samples, |drop| drop.bytes),
         },
         Family {
+            name: "dtm_container_network_interface_dropped_total",
+            labels: INTERFACE_DIRECTION,
+            help: "Packets that the host end of the container's interface counts as thrown away itself (its rx_dropped and \
+                   tx_dropped), in the container's direction, since dtm first saw it. Not of macvlan, ipvlan and the host's \
+                   network.",
+            samples: device_drops,
+        },
+        Family {
             name: "dtm_container_info",
             labels: INFO,
             help: "What else is known of a container, to be joined by container_id; always 1. Docker labels \
@@ -123,6 +133,27 @@ fn interfaces(scrape: &Scrape, samples: &mut Samples<'_>, count: fn(&Traffic) ->
         for interface in interfaces {
             let values = [id, &container.name, &interface.network, &interface.interface];
             samples.add(&values, count(&interface.traffic))?;
+        }
+    }
+    Ok(())
+}
+
+fn device_drops(scrape: &Scrape, samples: &mut Samples<'_>) -> fmt::Result {
+    for ContainerSnapshot {
+        container,
+        interfaces,
+        ..
+    } in &scrape.snapshot.containers
+    {
+        let id = container.id.short();
+        for interface in interfaces {
+            let Some(DeviceDrops { receive, transmit }) = interface.traffic.dropped else {
+                continue;
+            };
+            for (direction, count) in [("receive", receive), ("transmit", transmit)] {
+                let place = [&*interface.network, &*interface.interface, direction];
+                samples.add(&[id, &container.name, place[0], place[1], place[2]], count)?;
+            }
         }
     }
     Ok(())

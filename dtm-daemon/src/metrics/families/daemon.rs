@@ -92,7 +92,8 @@ pub(super) const SECTION: Section = Section {
         Family {
             name: "dtm_events_lost_total",
             labels: &["source"],
-            help: "Events that came faster than dtm could read them; a full resync follows.",
+            help: "Events dtm did not see, by source. netlink, cgroups: they came faster than it could read them, and it \
+                   looks at everything anew. kfree_skb: drops that happened while a drop was being counted on the same CPU.",
             samples: |scrape, samples| one(&scrape.snapshot.status.events_lost, samples),
         },
         Family {

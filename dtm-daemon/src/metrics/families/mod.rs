@@ -6,6 +6,9 @@ mod host;
 mod infrastructure;
 mod network;
 mod process;
+mod tcp;
+mod traffic;
+mod uplinks;
 
 use std::fmt;
 
@@ -20,6 +23,8 @@ pub(super) enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// How many of each size there were.
+    Histogram,
 }
 
 /// A metric family.
@@ -49,11 +54,14 @@ pub(super) struct Section {
 }
 
 /// All families, in the order in which they are exposed.
-pub(super) const SECTIONS: [Section; 6] = [
+pub(super) const SECTIONS: [Section; 9] = [
     container::SECTION,
+    traffic::SECTION,
+    tcp::SECTION,
     network::SECTION,
     infrastructure::SECTION,
     host::SECTION,
+    uplinks::SECTION,
     daemon::SECTION,
     process::SECTION,
 ];
@@ -64,9 +72,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Family> {
 }
 
 impl Family {
-    /// Counter or gauge.
+    /// What its name says.
     pub(super) fn kind(&self) -> Kind {
-        if self.name.ends_with("_total") {
+        if tcp::HISTOGRAMS.contains(&self.name) {
+            Kind::Histogram
+        } else if self.name.ends_with("_total") {
             Kind::Counter
         } else {
             Kind::Gauge
@@ -90,6 +100,7 @@ impl Family {
         let metric_type = match kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
         };
         // The encoder puts unit and `_total` back.
         let (base, unit) = self.unit();

@@ -396,10 +396,11 @@ impl Tracker {
         );
         let interface = Interface::new(link, generation, role, now);
         let owner = interface.pending_owner();
-        let result = self.kernel.set_owner(slot, owner);
+        let result = self.kernel.owners.set_slot(slot, owner);
         self.check_map("owners", result);
         self.interfaces.insert(key, interface);
         self.record_birth(key);
+        self.begin_site(key);
         Some(Birth { generation, programs })
     }
 }

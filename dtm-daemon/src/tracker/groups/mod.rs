@@ -6,10 +6,12 @@
 //! nobody's: its container's interface has it.
 
 mod attaching;
+mod owners;
 
 use std::{
     collections::HashMap,
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
@@ -49,8 +51,10 @@ struct Group {
 
 /// All groups of containers.
 pub(super) struct Groups {
-    hierarchy: Option<Arc<Hierarchy>>,
+    pub(super) hierarchy: Option<Arc<Hierarchy>>,
     by_container: HashMap<ContainerId, Group>,
+    /// The kernel's numbers for the groups that something counts at.
+    ids: HashMap<InterfaceKey, u64>,
     /// Why nothing counts for a container's group, where attaching was refused.
     refused: HashMap<ContainerId, &'static str>,
     jobs: mpsc::Sender<GroupJob>,
@@ -96,11 +100,17 @@ impl Groups {
         Ok(Self {
             hierarchy,
             by_container: HashMap::new(),
+            ids: HashMap::new(),
             refused: HashMap::new(),
             jobs,
             thread,
             last: 0,
         })
+    }
+
+    /// The root of the hierarchy, where there is one that shows all of the host's groups.
+    pub(super) fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.hierarchy.as_ref().map(|hierarchy| hierarchy.root())
     }
 
     /// Whether there is anything to attach to.
@@ -284,11 +294,18 @@ impl Tracker {
         let name = Arc::from(path.to_string_lossy());
         let interface = Interface::new(Link::of_group(name), generation, Role::known(identity), now);
         tracing::debug!(container = %id, slot, "attaching to its group");
+        let owner = interface.pending_owner();
         self.interfaces.insert(key, interface);
         if let Some(group) = self.groups.by_container.get_mut(id) {
             group.key = Some(key);
         }
         self.record_birth(key);
+        self.begin_site(key);
+        self.begin_sender(generation, &path);
+        if let Some(group) = self.group_id(&path) {
+            self.groups.ids.insert(key, group);
+            self.own_group(key, owner);
+        }
         self.await_attachment(key);
         self.groups.order(GroupJob::Attach {
             generation,
@@ -309,6 +326,7 @@ impl Tracker {
             }
         }
         let slot = interface.slot();
+        self.end_site(interface.generation);
         if let AttachmentState::Attached(attachment) = interface.attachment {
             self.groups.order(GroupJob::Detach(attachment));
         }
@@ -376,6 +394,7 @@ impl Tracker {
             }
         }
         if let Some(interface) = self.interfaces.remove(&key) {
+            self.end_site(interface.generation);
             self.end_slot(interface.slot(), None, Instant::now());
         }
     }

@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use crate::{
     journal::Entries,
     tracker::{
-        recording::{CONTAINER, ENDED, HIDDEN, INTERFACE, NETWORK, ORPHAN, TOTALS},
+        recording::{CONTAINER, END, ENDED, HIDDEN, INTERFACE, NETWORK, ORPHAN, PAIR, TOTALS},
         records::{
-            ContainerRecord, EndedRecord, HiddenRecord, InterfaceRecord, NetworkRecord, OrphanRecord,
-            TotalsRecord,
+            ContainerRecord, EndRecord, EndedRecord, HiddenRecord, InterfaceRecord, NetworkRecord,
+            OrphanRecord, PairRecord, TotalsRecord,
         },
     },
 };
@@ -25,6 +25,8 @@ pub(in crate::tracker) struct Left {
     pub(super) orphans: Vec<OrphanRecord>,
     pub(super) ended: Vec<EndedRecord>,
     pub(in crate::tracker) hidden: Vec<HiddenRecord>,
+    pub(super) ends: Vec<EndRecord>,
+    pub(super) pairs: Vec<PairRecord>,
 }
 
 impl Left {
@@ -55,6 +57,10 @@ impl Left {
                 left.orphans.extend(parsed(name, text));
             } else if name.starts_with(ENDED) {
                 left.ended.extend(parsed(name, text));
+            } else if name.starts_with(END) {
+                left.ends.extend(parsed(name, text));
+            } else if name.starts_with(PAIR) {
+                left.pairs.extend(parsed(name, text));
             } else if name.starts_with(HIDDEN) {
                 left.hidden.extend(parsed(name, text));
             }

@@ -3,6 +3,8 @@
 //! Nothing is attached anew that is still there. What is not there any more is found by the same looks that find it at any
 //! other time: interfaces by listing them, groups by listing those, links and filters by looking after them.
 
+mod flows;
+mod kernel;
 mod left;
 mod links;
 mod moves;
@@ -15,10 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtm_common::{
-    drops::{Address, DropKey, DropTally, OWNER_NONE},
-    index::InterfaceKey,
-};
+use dtm_common::{drops::OWNER_NONE, index::InterfaceKey};
 
 pub(super) use self::left::Left;
 use self::{links::Links, moves::Moves};
@@ -34,6 +33,8 @@ use super::{
         drop_key, key,
     },
     spares::Lasting,
+    tcp::Sockets,
+    traffic::views_of,
 };
 use crate::{
     bpf::{Attachment, Former, Found, Mode, Pins},
@@ -81,6 +82,8 @@ impl Tracker {
             orphans,
             mut ended,
             hidden,
+            ends,
+            pairs,
         } = left;
         let away = Duration::from_nanos(clock.now().saturating_sub(seen));
         tracing::info!(
@@ -119,6 +122,7 @@ impl Tracker {
         }
         let links = Links::find(pins, former.as_ref().map(|former| &former.pins));
         if let Some(former) = former.as_ref().filter(|_former| is_moved) {
+            self.move_tcp(former);
             match former.drops() {
                 Ok(drops) => self.move_drops(drops, &moves),
                 Err(error) => tracing::warn!(%error, "cannot read what an earlier dtm has counted of drops"),
@@ -146,7 +150,9 @@ impl Tracker {
             in_use.extend(self.spares.restore(&lasting, |slot| in_use.contains(&slot)));
         }
         self.slots.restore(&in_use, now);
+        self.restore_flows(ends, pairs, &totals, clock);
         self.restore_owners();
+        self.resume_tcp();
         self.left_hidden = hidden.into_iter().map(|hidden| (hidden.number, hidden)).collect();
     }
 
@@ -242,18 +248,26 @@ impl Tracker {
                 number,
                 series,
                 past_drops: _,
+                past_views,
+                listen: (listen, last),
                 aliases,
                 ended,
                 destroyed,
             } = record;
             let series = series.into_iter().map(|(network, interface, past, added)| {
                 let added = added.map(|added| clock.moment(added));
-                ((network, interface), Series::restored(past, added))
+                ((network, interface), Series::restored(&past, added))
             });
             let aliases = aliases.into_iter().map(|alias| moves.owner(alias));
             self.containers.restore(Tracked {
                 series: series.collect(),
                 past_drops,
+                past_views: views_of(&past_views),
+                sockets: Sockets {
+                    uncounted: None,
+                    listen,
+                    last,
+                },
                 aliases: aliases
                     .filter(|alias| *alias != OWNER_NONE && *alias != number)
                     .collect(),
@@ -314,68 +328,6 @@ impl Tracker {
         self.takeover.attached += u64::from(matches!(interface.attachment, AttachmentState::Attached(_)));
         self.interfaces.insert(key, interface);
     }
-
-    /// Tells the kernel side whose everything is, and forgets whatever else it was told.
-    fn restore_owners(&mut self) {
-        let (mut namespaces, mut addresses) = (HashMap::new(), HashMap::<Address, Option<u32>>::new());
-        let mut owners = Vec::new();
-        for interface in self.interfaces.values() {
-            let owner = match &interface.role {
-                Role::Pending { .. } => interface.pending_owner(),
-                Role::Infrastructure { .. } | Role::Bridge { .. } => OWNER_NONE,
-                Role::Container(named) => {
-                    let Some(tracked) = self.containers.get(&named.container) else {
-                        continue;
-                    };
-                    namespaces.extend(named.netns_inode.map(|inode| (inode, tracked.number)));
-                    for address in &named.addresses {
-                        addresses.insert(*address, self.addresses.add(*address, tracked.number));
-                    }
-                    tracked.number
-                }
-            };
-            owners.push((interface.slot(), owner));
-        }
-        for (slot, owner) in owners {
-            let result = self.kernel.set_owner(slot, owner);
-            self.check_map("owners", result);
-        }
-        let (known_namespaces, known_addresses) = self.kernel.owned();
-        for inode in known_namespaces
-            .into_iter()
-            .filter(|inode| !namespaces.contains_key(inode))
-        {
-            let result = self.kernel.set_netns_owner(inode, None);
-            self.check_map("netns_owners", result);
-        }
-        for (inode, number) in namespaces {
-            let result = self.kernel.set_netns_owner(inode, Some(number));
-            self.check_map("netns_owners", result);
-        }
-        let gone = known_addresses
-            .into_iter()
-            .filter(|address| !addresses.contains_key(address));
-        let gone: Vec<_> = gone.map(|address| (address, None)).collect();
-        for (address, owner) in addresses.into_iter().chain(gone) {
-            let result = self.kernel.set_address_owner(address, owner);
-            self.check_map("address_owners", result);
-        }
-    }
-
-    /// Takes in drops that were counted in another map.
-    fn move_drops(&mut self, drops: Vec<(DropKey, DropTally)>, moves: &Moves) {
-        let Some(map) = &mut self.kernel.drops else {
-            return;
-        };
-        let mut failed = None;
-        for (key, tally) in drops {
-            let owner = moves.owner(key.owner);
-            failed = map.add(DropKey { owner, ..key }, tally).err().or(failed);
-        }
-        if let Some(error) = failed {
-            self.count_map_error("drops", &error);
-        }
-    }
 }
 
 /// An interface as its record says it was, with what is there of its attachment.
@@ -414,6 +366,7 @@ fn restored(
             record.former
         },
         base: record.base,
+        device: record.device,
         program: record.program,
         // What had this dtm's programs already may have had them only just.
         renewed: (!is_moved).then(Instant::now),

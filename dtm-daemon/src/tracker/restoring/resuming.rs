@@ -105,6 +105,7 @@ impl Tracker {
         }
         // What cannot be attached to keeps what it had.
         self.take_from_former(&|_interface| true);
+        self.take_former_flows(now);
         // The journal says so before the maps go.
         let former = self.former.take();
         self.unrecorded.rest = true;

@@ -13,6 +13,7 @@ use xtask::host::{EngineKind, eventually};
 
 use crate::{
     facts::{Fact, SENT_BYTES, agree, hold, only_these_series, received, sent},
+    fares::{BARRED, CLOSED, asks, loses, serves},
     places::{Place, all_exact, bytes_exact, during, inside, read},
 };
 use stage::{BRIDGE, PRIVATE, Stage};
@@ -121,6 +122,43 @@ fn connections_are_exact(stage: &Stage) -> Result<()> {
     let sent = readings[0].kernel.transmit.bytes;
     ensure!(sent > 3_000_000, "only {sent} bytes were sent");
     Ok(())
+}
+
+/// Segments, connections, refusals and drops of containers whose namespace is all that says whose a socket is.
+fn connections_and_drops_are_the_kernels(stage: &Stage) -> Result<()> {
+    let [first, second] = &stage.bridge;
+    for (place, far) in [(first, &stage.far), (&stage.private[0], &stage.private_far)] {
+        let name = &place.container;
+        asks(&stage.scene, name, (1, 3), || {
+            stage.run(
+                place,
+                &traffic()?,
+                &["tcp-send", &far.port(Version::V4, TCP), "20000"],
+            )?;
+            let closed = Version::V4.port(&far.address(Version::V4), CLOSED);
+            stage
+                .run(place, &traffic()?, &["tcp-refused", &closed, "3"])
+                .map(drop)
+        })?;
+        serves(&stage.scene, name, 1, || {
+            let send = ["tcp-send", &stage.port(place, TCP)?, "30000"];
+            far.traffic(&send).map(drop)
+        })?;
+        loses(&stage.scene, name, || {
+            far.send(&stage.port(place, BARRED)?, 60, 400)
+        })?;
+    }
+    asks(&stage.scene, &first.container, (1, 0), || {
+        serves(&stage.scene, &second.container, 1, || {
+            stage
+                .run(
+                    first,
+                    &traffic()?,
+                    &["tcp-send", &stage.port(second, TCP)?, "10000"],
+                )
+                .map(drop)
+        })
+    })
 }
 
 /// The one on its device, the other at its pair's host end.
@@ -234,6 +272,10 @@ const FACTS: &[Fact<Stage>] = &[
     ),
     ("private mode is exact", private_mode_is_exact),
     ("connections are exact", connections_are_exact),
+    (
+        "connections and drops are the kernel's",
+        connections_and_drops_are_the_kernels,
+    ),
     (
         "a bridge network besides is another series",
         a_bridge_network_besides_is_another_series,

@@ -1,6 +1,6 @@
 //! What is found again on an overlay network.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dtm_tests::{far::UDP, scene::PATIENCE};
 use xtask::host::eventually;
 
@@ -51,6 +51,11 @@ pub(super) fn the_engine_comes_back(node: &mut Node, other: &Node) -> Result<()>
     eventually(PATIENCE, "the Swarm takes it again", || {
         // Until the engine has joined the others it knows of no such network.
         Ok(scene.engine.docker(["start", name]).ok())
+    })?;
+    // The engine may still be making the network: what is sent meanwhile goes another way.
+    let (address, _port) = there.rsplit_once(':').context("an address and a port")?;
+    eventually(PATIENCE, "it reaches the other node again", || {
+        Ok(scene.exec(name, &["ping", "-c", "1", "-W", "1", address]).ok())
     })?;
     let (second, _out) = places(scene, name)?;
     agree("its interface", &second.interface, &first.interface)?;

@@ -14,6 +14,7 @@ use xtask::host::EngineKind;
 
 use crate::{
     facts::{Fact, INFO, SENT_BYTES, agree, hold, holds, only_these_series},
+    fares::{BARRED, CLOSED, asks, loses, serves},
     places::{Place, all_exact, bytes_exact, during, read, sent_exact},
 };
 use stage::{CABLE, Node, OVERLAY, Stage, places, task_of};
@@ -97,6 +98,23 @@ fn connections_are_exact(stage: &Stage) -> Result<()> {
     let received = at_worker[1].kernel.receive.bytes;
     ensure!(received > 3_000_000, "only {received} bytes arrived");
     Ok(())
+}
+
+/// From one node to the other.
+fn connections_and_drops_are_the_kernels(stage: &Stage) -> Result<()> {
+    let Stage { manager, worker } = stage;
+    let (from, to) = (&manager.overlay[0], &worker.overlay[1]);
+    asks(&manager.scene, &from.container, (1, 3), || {
+        serves(&worker.scene, &to.container, 1, || {
+            let send = ["tcp-send", &worker.port(to, TCP)?, "50000"];
+            manager.run(&from.container, &traffic()?, &send)?;
+            let refused = ["tcp-refused", &worker.port(to, CLOSED)?, "3"];
+            manager.run(&from.container, &traffic()?, &refused).map(drop)
+        })
+    })?;
+    loses(&worker.scene, &to.container, || {
+        manager.send(from, &worker.port(to, BARRED)?, 60, 400)
+    })
 }
 
 /// Over the other interface, and not over the overlay's.
@@ -184,6 +202,10 @@ const FACTS: &[Fact<Stage>] = &[
     ("between nodes is exact", between_nodes_is_exact),
     ("within a node is exact", within_a_node_is_exact),
     ("connections are exact", connections_are_exact),
+    (
+        "connections and drops are the kernel's",
+        connections_and_drops_are_the_kernels,
+    ),
     ("out of the host is exact", out_of_the_host_is_exact),
     (
         "everything sent since birth is still exact",

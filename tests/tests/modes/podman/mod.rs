@@ -15,6 +15,7 @@ use crate::{
     facts::{
         Fact, INFO, SENT_BYTES, UNCOVERED, agree, hold, holds, is_covered, only_these_series, received, sent,
     },
+    fares::{BARRED, CLOSED, asks, loses},
     host::stage::{datagrams, labels},
     places::{all_exact, during},
 };
@@ -26,6 +27,10 @@ const FACTS: &[Fact<Stage>] = &[
     ("networks have their names and bridges", networks_are_named),
     ("what is shared is the owner's", what_is_shared_is_the_owners),
     ("the host's network is each container's own", on_the_hosts_network),
+    (
+        "connections and drops are the kernel's",
+        connections_and_drops_are_the_kernels,
+    ),
     ("these series and no others", no_other_series),
     ("a rename ends one name and begins another", lives::renamed),
     ("stopped and started is one series", lives::stopped_and_started),
@@ -65,6 +70,19 @@ fn bridges_are_exact(stage: &Stage) -> Result<()> {
         "not everything passed: {readings:?}"
     );
     Ok(())
+}
+
+fn connections_and_drops_are_the_kernels(stage: &Stage) -> Result<()> {
+    let at = |port: u16| Ok::<_, anyhow::Error>(format!("{}:{port}", stage.scene.address(DB, FRONT, false)?));
+    let closed = at(CLOSED)?;
+    asks(&stage.scene, WEB, (0, 4), || {
+        stage
+            .scene
+            .exec(WEB, &["traffic", "tcp-refused", &closed, "4"])
+            .map(drop)
+    })?;
+    let barred = at(BARRED)?;
+    loses(&stage.scene, DB, || stage.send(WEB, &barred, 50, 300))
 }
 
 /// By the names that Podman has for them, its own one's too.

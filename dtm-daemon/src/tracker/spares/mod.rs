@@ -1,12 +1,14 @@
 //! Programs that are loaded before they are needed: each pair counts into a slot of its own, and the verifier takes some
 //! ten milliseconds for each program, in which a container could have sent its first packets.
 
+mod pairs;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::Instant,
 };
@@ -15,12 +17,14 @@ use tokio::sync::mpsc as tokio_mpsc;
 
 use dtm_common::traffic::Direction;
 
+pub(super) use pairs::{Lasting, Pair, Programs};
+
 use super::{
     Tracker,
     attaching::{Attached, Generation, Report},
     slots::REST,
 };
-use crate::bpf::{AttachError, Attachment, Counts, Pin, Pins, ProgramName, Template};
+use crate::bpf::{AttachError, Attachment, Counts, Pin, ProgramName, Template};
 
 /// How many pairs of each kind are kept ready: as many containers may start within a second or two.
 const READY: usize = 16;
@@ -38,78 +42,6 @@ pub(crate) enum Kind {
     Group,
     /// A container's own device.
     Device,
-}
-
-/// Two loaded programs that count into one slot.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    /// For what the container transmits.
-    pub(super) transmit: OwnedFd,
-    /// For what it receives.
-    pub(super) receive: OwnedFd,
-    /// Their names for whoever comes next.
-    pins: Mutex<Vec<Pin>>,
-}
-
-/// The same, shared by those who attach with them.
-pub(crate) type Programs = Arc<Pair>;
-
-/// Where programs outlive the process, and what they are.
-#[derive(Clone, Debug)]
-pub(super) struct Lasting {
-    pub(super) pins: Arc<Pins>,
-    /// See [`Kernel::program`](crate::bpf::Kernel::program).
-    pub(super) program: u64,
-}
-
-impl Pair {
-    fn new((transmit, receive): (OwnedFd, OwnedFd)) -> Self {
-        Self {
-            transmit,
-            receive,
-            pins: Mutex::default(),
-        }
-    }
-
-    /// Those that an earlier process has left under these names.
-    fn open(transmit: PathBuf, receive: PathBuf) -> io::Result<Self> {
-        let (transmit, transmit_pin) = Pin::open(transmit)?;
-        let (receive, receive_pin) = Pin::open(receive)?;
-        Ok(Self {
-            transmit,
-            receive,
-            pins: Mutex::new(vec![transmit_pin, receive_pin]),
-        })
-    }
-
-    /// Gives them names for whoever comes next.
-    fn pin(&self, lasting: &Lasting, kind: Kind, slot: u32) -> io::Result<()> {
-        let pin = |program: &OwnedFd, direction| {
-            let name = ProgramName {
-                is_of_group: kind == Kind::Group,
-                slot,
-                direction,
-                program: lasting.program,
-            };
-            lasting.pins.pin_program(name, program.as_fd())
-        };
-        let pins = vec![
-            pin(&self.transmit, Direction::Transmit)?,
-            pin(&self.receive, Direction::Receive)?,
-        ];
-        *self.pins.lock().unwrap_or_else(PoisonError::into_inner) = pins;
-        Ok(())
-    }
-
-    /// Takes their names away, for good or for whoever comes next.
-    fn take_pins(&self) -> Vec<Pin> {
-        std::mem::take(&mut *self.pins.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Leaves them loaded for whoever comes next.
-    fn keep(&self) {
-        self.take_pins().into_iter().for_each(Pin::keep);
-    }
 }
 
 /// Programs that were loaded ahead.

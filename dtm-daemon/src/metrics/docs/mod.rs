@@ -1,5 +1,8 @@
 //! `docs/metrics.md`, written from the table of families. `DTM_BLESS=1 cargo test -p dtm-daemon docs` renews it.
 
+mod connections;
+mod whereabouts;
+
 use std::{env, fmt::Write as _, fs};
 
 use super::families::{Kind, SECTIONS};
@@ -33,9 +36,13 @@ What `/metrics` exposes, in OpenMetrics 1.0 or in Prometheus' text format 0.0.4,
 - A packet is counted once for each container it belongs to. Bridge counters are a view of their own: they are never
   part of a container's.
 - Where a container is counted depends on its network: [below](#where-a-container-is-counted).
+- Where its traffic goes (`dtm_container_traffic_*`) is a second view of the same packets, and who sends to whom (`dtm_flow_*`)
+  another: [scopes, protocols and services](#scopes-protocols-and-services), [the matrix](#who-sends-to-whom),
+  [what each pathway looks like](#what-a-pathway-looks-like). `--no-scopes` and `--no-flows` leave them out.
+- How its TCP connections fare (`dtm_container_tcp_*`): [how connections are counted](#how-connections-are-counted).
 ";
 
-const APPENDIX: &str = r"
+const PLACES: &str = r"
 ## Where a container is counted
 
 | network | where | labels |
@@ -80,7 +87,9 @@ Loopback is left out, as in every other mode. What they do not see, and what the
 | multicast with several members on the host | each member's copy is counted, its sender's own included |
 | datagrams that a full socket buffer then drops | counted |
 | sockets of other network namespaces that a container makes for itself | counted: they are in its group |
+";
 
+const SANDBOXES_AND_DROPS: &str = r"
 ## Docker's own sandboxes
 
 `dtm_infrastructure_*` is what interfaces on Docker's bridges move that belong to no container but to Docker itself. It is
@@ -110,12 +119,63 @@ Left out is what the kernel frees in the same way without having lost it:
   clean end), `icmpv6_rcv` (handled messages) and `ip6_mc_input` (multicast to somebody who has not joined the group). Where
   `/proc/kallsyms` hides the addresses these are counted, and the log says so.
 
-Counted, though nobody misses them, are among others `otherhost`, `ipv6disabled` and `unhandled_proto`, and `no_socket` for
-the copies of ping's answers.
+Which reasons an alert should look at:
 
-Whose drop it is: the container's at whose host end, or in whose namespace, the packet was; else the one's that has the
-source address (`transmit`); else the one's that has the destination address (`receive`). An address that two containers
-have stands for neither. `direction` is `unknown` where the packet has no addresses to tell it by.
+| reasons | what they are |
+|---|---|
+| `netfilter_drop`, `qdisc_drop`, `qdisc_overlimit`, `full_ring`, `cpu_backlog`, `socket_rcvbuff`, `socket_backlog`, `proto_mem`, `nomem`, `neigh_queuefull`, `neigh_failed`, `pkt_too_big`, `ip_outnoroutes`, `*_csum`, `tcp_rfc7323_paws`, and all that are not below | a loss: somebody waits for it, or sends it again |
+| `otherhost`, `unhandled_proto`, `ipv6disabled`, `ipv6_ndisc_*`, `ip_inhdr`, `ip_rpfilter`, `unicast_in_l2_multicast`, `vlan_filter` | no loss: it was for somebody else, or of a kind nobody here speaks |
+| `no_socket`, `tcp_flags`, `tcp_reset`, `tcp_abort_on_close`, `tcp_old_data`, `tcp_old_ack`, `tcp_old_sequence`, `tcp_ofo_drop`, `tcp_zerowindow` | the other side's doing: a closed port, the copies of ping's answers, an end in between, what arrived twice. Many of them are worth a look, a loss they are not |
+
+The alert [DtmContainerDrops](operations.md#dtmcontainerdrops) leaves out the last two rows.
+
+Whose drop it is, the first that is known of:
+
+1. the owner of the socket that the packet was for (`receive`; from Linux 6.11 on);
+2. the container at whose host end, or in whose namespace, the packet was: `transmit` if its source address is the container's,
+   else `receive`;
+3. the one that has the source address (`transmit`), else the one that has the destination address (`receive`). An address that
+   two containers have stands for neither;
+4. the owner of the socket that sent it (`transmit`);
+5. the one that has an address of the packet's connection, as it was before addresses were translated, where the kernel has
+   connection tracking built in and not as a module.
+
+A socket is the container's in whose network namespace it is, and on the host's network that of its control group or of one
+above it. `direction` is `unknown` where the packet has no addresses to tell it by. What is left is in
+`dtm_unattributed_dropped_packets_total`. A kernel without reasons (before 5.17) has the one reason `unspecified`.
+
+`dtm_container_network_interface_dropped_total` is another count: what the host end of the container's pair itself has thrown
+away (`tx_dropped` is the container's `receive`). It is read with a scrape, at most every five seconds: what the device counts
+between the last scrape and its end is not in it. Some of these packets are among the drops above as well. What devices inside
+of a container count, macvlan and ipvlan included, is not in it.
+";
+
+const UPLINKS: &str = r"
+## Uplinks
+
+`--xdp eth0` counts what arrives at an interface before the host's firewall, conntrack, bridges and routing have seen any of it:
+*reached the host*, where `dtm_container_*` is *reached the container*. It has nothing to do with containers, and is in nobody's
+sums. VLAN tags are looked through, up to three; IPv6 extension headers too. `protocol` is as above. SYNs are in `tcp`, and
+`dtm_uplink_receive_tcp_syns_total` is how many of it.
+
+| `mode` | where | what is counted |
+|---|---|---|
+| `native` | in the driver, where it knows XDP | frames as they were on the wire |
+| `generic` | in the kernel's stack, at any other interface, bridges included | buffers: what GRO or the sender's GSO has put together is one packet, with one header. The kernel copies what it has to make room for, which costs more than all that dtm does |
+
+dtm tries native, and takes generic where the driver refuses; `dtm_uplink_attached` and the log say which. A tag that the network
+card, or the port of a bridge, took off is not in the bytes. The interface's own `rx_bytes` lacks the 14 bytes of each Ethernet header at a bridge, and at a
+veth with XDP. At a bridge, what goes up to the host is counted, not what it hands from port to port.
+
+- It takes Linux 5.9, and every interface has one XDP program. Where another is, dtm leaves it alone, says so
+  (`dtm_attach_errors_total` with `xdp_occupied`, and the log) and tries again every half minute. While dtm's is there, another is
+  refused by the kernel.
+- An end of a container's interface is refused, and so is any port of a bridge that is one of a veth pair (`xdp_refused`): XDP
+  there takes the segmentation offloads away, and with them three quarters of the container's throughput. The loopback is refused
+  too. Where the kernel has it there is `xdp` for what else it refuses.
+- Many drivers set their queues up anew when an XDP program comes or goes: a moment without packets, once. It turns off LRO.
+- An interface that is not there is waited for; one that comes again under its name goes on at its value. What is attached counts on
+  while no dtm runs, unless `--no-pin` forbids that; who is started without the flag takes it off.
 ";
 
 fn markdown() -> String {
@@ -131,6 +191,7 @@ fn markdown() -> String {
             let kind = match family.kind() {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
             };
             let unit = family
                 .unit()
@@ -147,7 +208,11 @@ fn markdown() -> String {
             .unwrap();
         }
     }
-    text.push_str(APPENDIX);
+    text.push_str(PLACES);
+    text.push_str(&whereabouts::sections());
+    text.push_str(connections::CONNECTIONS);
+    text.push_str(SANDBOXES_AND_DROPS);
+    text.push_str(UPLINKS);
     text
 }
 
