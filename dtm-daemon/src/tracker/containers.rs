@@ -225,6 +225,11 @@ impl Containers {
         self.last_number = number;
     }
 
+    /// Gives back room of those that are gone.
+    pub(crate) fn shrink(&mut self) {
+        self.by_id.shrink();
+    }
+
     /// Those that may have changed since the last time.
     pub(crate) fn take_changed(&mut self) -> HashSet<ContainerId> {
         self.by_id.take_changed()

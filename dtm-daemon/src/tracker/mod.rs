@@ -562,6 +562,8 @@ impl Tracker {
         }
         self.expire_networks(now);
         if self.freed.is_due(now) {
+            self.interfaces.shrink();
+            self.containers.shrink();
             memory::give_back();
         }
     }

@@ -6,6 +6,12 @@ use std::{
     hash::Hash,
 };
 
+/// How much room a map keeps, in what it has: enough that hosts whose containers come and go do not make it anew each time.
+const ROOM: usize = 4;
+
+/// Entries that there will be soon in a map that has none.
+const SOME: usize = 4;
+
 /// Every way to change an entry notes it: nobody has to think of that.
 #[derive(Debug)]
 pub(crate) struct Noted<K, V> {
@@ -80,6 +86,12 @@ impl<K: Clone + Eq + Hash, V> Noted<K, V> {
         taken
     }
 
+    /// Gives back most of the room that nothing is in. A map keeps what it once needed, and one that entries come to and leave
+    /// grows although there are never more of them: by twice, whenever the places of those that left fill it up.
+    pub(crate) fn shrink(&mut self) {
+        self.entries.shrink_to(ROOM * (self.entries.len() + SOME));
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -114,6 +126,21 @@ impl<K: Clone + Eq + Hash, V> Noted<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_given_back_when_entries_are_gone() {
+        let mut noted: Noted<u32, u32> = Noted::default();
+        for key in 0..1000 {
+            noted.insert(key, key);
+        }
+        let full = noted.entries.capacity();
+        noted.shrink();
+        assert_eq!(noted.entries.capacity(), full, "all of it is in use");
+        noted.take_if(|key, _value| *key > 0);
+        noted.shrink();
+        assert!(noted.entries.capacity() < full / 10);
+        assert_eq!(noted.get(&0), Some(&0));
+    }
 
     #[test]
     fn every_change_is_noted_once_and_looking_is_none() {

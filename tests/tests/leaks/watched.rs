@@ -22,8 +22,8 @@ pub(crate) const PORT: &str = "5002";
 pub(crate) const LINGER: &str = "2s";
 
 /// glibc keeps up to seven free pieces of each size for each thread. They fill up over hours, to some 100 kB each, and would
-/// hide what grows for another reason.
-const WITHOUT_CACHES: &str = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
+/// hide what grows for another reason. It keeps small pieces (`mxfast`) where they look as if they were in use.
+const WITHOUT_CACHES: &str = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0";
 
 /// Makes the scene; dtm attaches by `attach_mode`.
 pub(crate) fn scene(kind: EngineKind, attach_mode: &str) -> Result<Scene> {
