@@ -26,6 +26,15 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// cargo like [`cargo`], on processors that nothing else wants at the moment.
+pub(crate) fn idle_cargo() -> Command {
+    let mut idle = Command::new("chrt");
+    idle.args(["--idle", "0"])
+        .arg(cargo().get_program())
+        .current_dir(root());
+    idle
+}
+
 /// The target triple of this machine's compiler.
 pub(crate) fn host_triple() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

@@ -39,22 +39,22 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Need::Build)?;
     let tag = full_tag(&options.tag)?;
-    let output = make(&tag, options.output.clone())?;
+    let output = make(workspace::cargo(), &tag, options.output.clone())?;
     if options.no_load {
         return Ok(());
     }
     load(&output, &tag, options.docker_host.as_deref())
 }
 
-/// Makes the archive that the suite `image` loads into its engines.
+/// Makes the archive that the suite `image` loads into its engines, beside suites that do not wait for it.
 pub(crate) fn make_for_tests() -> Result<()> {
-    make(DEFAULT_TAG, None).map(drop)
+    make(workspace::idle_cargo(), DEFAULT_TAG, None).map(drop)
 }
 
-fn make(tag: &str, output: Option<PathBuf>) -> Result<PathBuf> {
+fn make(cargo: Command, tag: &str, output: Option<PathBuf>) -> Result<PathBuf> {
     let directory = workspace::target().join("image");
     let output = output.unwrap_or_else(|| directory.join("dtm-image.tar"));
-    let program = static_binary(&directory)?;
+    let program = static_binary(cargo, &directory)?;
     let archive = archive::write(&program, &describe(tag))?;
     fs::write(&output, &archive).with_context(|| format!("write {}", output.display()))?;
     println!(
@@ -86,9 +86,9 @@ fn full_tag(tag: &str) -> Result<String> {
 }
 
 /// dtm without any library, also left in `directory` for those who build images with a Dockerfile.
-fn static_binary(directory: &Path) -> Result<Vec<u8>> {
+fn static_binary(mut cargo: Command, directory: &Path) -> Result<Vec<u8>> {
     let triple = workspace::host_triple()?;
-    let status = workspace::cargo()
+    let status = cargo
         .args([
             "build",
             "--release",

@@ -10,6 +10,11 @@ mod kernels;
 mod node_exporter;
 mod programs;
 
+use std::{
+    panic::resume_unwind,
+    thread::{self, JoinHandle},
+};
+
 use anyhow::{Result, bail};
 
 /// Install what is missing, and say what is done.
@@ -49,6 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 ///
 /// With one line for everything that is missing and cannot be installed from here.
 pub(crate) fn ensure(need: Need) -> Result<()> {
+    begin(need).finish()
+}
+
+/// Makes the machine ready for compiling, and goes on with the rest beside what the caller does next.
+pub(crate) fn begin(need: Need) -> Underway {
     let (runs, tests, checks) = match need {
         Need::Build => (false, false, false),
         Need::Run => (true, false, false),
@@ -65,27 +75,56 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
         packages.extend(engine::missing_packages());
     }
     let mut lacking = apt::install(&packages);
-    let mut attempt = |result: Result<()>| lacking.extend(result.err().map(|error| format!("{error:#}")));
-    attempt(kernel_side::ensure());
+    lacking.extend(errors([kernel_side::ensure()]));
     if checks {
-        attempt(kernel_side::ensure_clippy());
-        attempt(cargo::ensure_components());
-        attempt(cargo::ensure_deny());
+        lacking.extend(errors([
+            kernel_side::ensure_clippy(),
+            cargo::ensure_components(),
+            cargo::ensure_deny(),
+        ]));
     }
-    if tests {
-        attempt(engine::ensure());
-        attempt(kernels::ensure());
+    let rest = thread::spawn(move || {
+        let mut lacking = Vec::new();
+        if tests {
+            lacking.extend(errors([engine::ensure(), kernels::ensure()]));
+        }
+        if matches!(need, Need::Bench | Need::All) {
+            lacking.extend(errors([node_exporter::ensure()]));
+        }
+        lacking
+    });
+    Underway { lacking, rest }
+}
+
+fn errors<const N: usize>(results: [Result<()>; N]) -> impl Iterator<Item = String> {
+    let errors = results.into_iter().filter_map(Result::err);
+    errors.map(|error| format!("{error:#}"))
+}
+
+/// What goes on being installed.
+pub(crate) struct Underway {
+    /// What could not be installed before.
+    lacking: Vec<String>,
+    rest: JoinHandle<Vec<String>>,
+}
+
+impl Underway {
+    /// Waits for all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ensure`].
+    pub(crate) fn finish(self) -> Result<()> {
+        let Self { mut lacking, rest } = self;
+        lacking.extend(rest.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "not everything can be installed from here: {}",
+            lacking.join("; ")
+        )
     }
-    if matches!(need, Need::Bench | Need::All) {
-        attempt(node_exporter::ensure());
-    }
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "not everything can be installed from here: {}",
-        lacking.join("; ")
-    )
 }
 
 /// One line of progress.

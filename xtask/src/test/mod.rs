@@ -5,7 +5,9 @@ mod tally;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    panic::resume_unwind,
     process::{Command, Stdio},
+    thread::{self, Scope},
     time::Instant,
 };
 
@@ -48,9 +50,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let suites = suite::choose(all, &options.suites)?;
     let needs_root = suites.iter().any(Suite::needs_root);
     let runner = if needs_root { root_runner()? } else { Vec::new() };
-    setup::ensure(if needs_root { Need::Test } else { Need::Build })?;
-    build(&suites)?;
+    let setup = setup::begin(if needs_root { Need::Test } else { Need::Build });
+    // Where something is missing, that is the first error, not what does not compile without it.
+    let built = build(&suites);
+    setup.finish()?;
+    built?;
+    thread::scope(|scope| run_all(&suites, options, &runner, scope))
+}
 
+/// Runs the suites one after another, and makes what a late one needs beside those before it.
+fn run_all<'scope>(
+    suites: &[Suite],
+    options: &Options,
+    runner: &[String],
+    scope: &'scope Scope<'scope, '_>,
+) -> Result<()> {
+    let needs_image = |suite: &Suite| suite.name() == "image";
+    let mut image = suites
+        .iter()
+        .any(needs_image)
+        .then(|| scope.spawn(image::make_for_tests));
     let packets = if suites.iter().any(|suite| suite.name() == "kernels") {
         Some(suite::program("packets")?)
     } else {
@@ -60,10 +79,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut total = Tally::default();
     let mut lines = Vec::new();
     for turn in 1..=options.times {
-        for suite in &suites {
+        for suite in suites {
+            if needs_image(suite)
+                && let Some(making) = image.take()
+            {
+                making.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            }
             let start = Instant::now();
             let mut tally = Tally::default();
-            for mut command in suite.commands(&runner, &options.arguments) {
+            for mut command in suite.commands(runner, &options.arguments) {
                 // What the suite `kernels` runs on other kernels.
                 command.envs(packets.iter().map(|program| ("DTM_PACKETS", program)));
                 tally += run_and_count(command)?;
@@ -113,9 +137,6 @@ fn build(suites: &[Suite]) -> Result<()> {
             println!("==> {program}, for {}", suite.name());
             compile(suite::build_program(program))?;
         }
-    }
-    if suites.iter().any(|suite| suite.name() == "image") {
-        image::make_for_tests()?;
     }
     println!("==> built in {}", seconds(start.elapsed()));
     Ok(())
