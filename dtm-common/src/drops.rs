@@ -19,8 +19,22 @@ pub const GROUPS_ENTRIES: u32 = 8_192;
 ///
 /// `tcp_v4_rcv` and `tcp_v6_rcv` so free what a connection in `TIME_WAIT` answers, the last FIN of a clean end among it;
 /// `icmpv6_rcv` every message but echoes ("assume failure and preserve the status quo"); `ip6_mc_input` multicast that
-/// a bridge flooded to somebody who has not joined the group. What these functions really throw away has a reason.
-pub const HANDLERS: [&str; 4] = ["tcp_v4_rcv", "tcp_v6_rcv", "icmpv6_rcv", "ip6_mc_input"];
+/// a bridge flooded to somebody who has not joined the group, and for IPv4 `ip_rcv_finish_core`, or the function that the
+/// compiler has put it into. What the first of these really throw away has a reason; those from [`HANDLE_MULTICAST`] on free
+/// other packets too.
+pub const HANDLERS: [&str; 8] = [
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "icmpv6_rcv",
+    "ip6_mc_input",
+    "ip_rcv_finish_core",
+    "ip_rcv_finish",
+    "ip_list_rcv_finish",
+    "ip_sublist_rcv",
+];
+
+/// From which one of [`HANDLERS`] on only what is sent to a group of IPv4 has been handled.
+pub const HANDLE_MULTICAST: usize = 4;
 
 /// Nobody known: the drop is counted host-wide only.
 pub const OWNER_NONE: u32 = 0;

@@ -2,10 +2,12 @@
 //!
 //! One drop is one count, for one owner: see `attribution`.
 
+use core::ops::Range;
+
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
 use dtm_common::{
-    drops::{DROP_RECEIVE, DropKey, DropTally, OWNER_NONE},
+    drops::{DROP_RECEIVE, DropKey, DropTally, HANDLE_MULTICAST, HANDLERS, OWNER_NONE},
     errors::ERROR_DROPS_FULL,
     packet::addresses,
 };
@@ -22,6 +24,9 @@ use crate::{
 /// `ETH_P_IP` and `ETH_P_IPV6` in network byte order, as `sk_buff.protocol` has them.
 const PROTOCOL_IPV4: u16 = 0x0800_u16.to_be();
 const PROTOCOL_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// What the first four bits of every address of a group are in IPv4 (224.0.0.0/4).
+const IPV4_GROUPS: u8 = 0xe;
 
 /// Adds this drop to its owner's count, unless its reason says it is none.
 ///
@@ -48,7 +53,7 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
     // SAFETY: as above.
     let device = unsafe { field::<*const u8>(skb, SKB_DEV.load()) };
     // A socket's clean-up of what it already delivered has no device.
-    if reason == not_specified && (device.is_null() || is_handled(ctx.arg(1))) {
+    if reason == not_specified && (device.is_null() || is_handled(ctx, 0..HANDLE_MULTICAST)) {
         return;
     }
     let (owner, direction) = match receiver(ctx) {
@@ -57,6 +62,11 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
                 PROTOCOL_IPV4 | PROTOCOL_IPV6 => packet(skb).and_then(|packet| addresses(&packet)),
                 _ => None,
             };
+            let is_for_group = protocol == PROTOCOL_IPV4
+                && addresses.is_some_and(|(_source, destination)| destination.0[12] >> 4 == IPV4_GROUPS);
+            if reason == not_specified && is_for_group && is_handled(ctx, HANDLE_MULTICAST..HANDLERS.len()) {
+                return;
+            }
             of_packet(skb, device, addresses)
         }
         owner => (owner, DROP_RECEIVE),
@@ -72,13 +82,12 @@ pub(crate) fn count(ctx: &BtfTracePointContext) {
     );
 }
 
-/// Whether the packet was freed by a function that had handled it.
+/// Whether the packet was freed by one of these of [`HANDLERS`].
 #[inline(always)]
-fn is_handled(location: u64) -> bool {
-    HANDLED
-        .load()
-        .iter()
-        .any(|[start, end]| (*start..*end).contains(&location))
+fn is_handled(ctx: &BtfTracePointContext, by: Range<usize>) -> bool {
+    let location: u64 = ctx.arg(1);
+    let mut handlers = HANDLED.load().into_iter().skip(by.start).take(by.len());
+    handlers.any(|[start, end]| (start..end).contains(&location))
 }
 
 /// Whether the daemon marked `reason` as one that loses nothing.

@@ -7,7 +7,8 @@ use std::{
 };
 
 /// The first address of each of these functions and the first after it, from a file like `/proc/kallsyms`; an empty
-/// range for one the kernel does not have.
+/// range for one the kernel does not have. The compiler's own variant of a function (`name.isra.0`) stands for it; what it has
+/// put elsewhere as hardly ever needed (`name.cold`) does not.
 ///
 /// # Errors
 ///
@@ -29,7 +30,9 @@ pub(super) fn ranges<const N: usize>(path: &Path, names: [&str; N]) -> io::Resul
             addresses.push(address);
             if let Some(index) = fields
                 .next()
-                .and_then(|name| names.iter().position(|known| *known == name))
+                .map(|name| name.split_once('.').unwrap_or((name, "")))
+                .filter(|(_name, variant)| !variant.contains("cold"))
+                .and_then(|(name, _variant)| names.iter().position(|known| *known == name))
             {
                 ranges[index] = [address, address];
             }
@@ -73,6 +76,12 @@ mod tests {
     #[test]
     fn a_function_ends_where_the_next_begins() {
         let kallsyms = "00000a00 T before\n00000c00 t after\n00000b00 T tcp_v4_rcv\n00000b80 d data\n";
+        assert_eq!(ranges_of(kallsyms).unwrap(), [[0xb00, 0xc00], [0, 0]]);
+    }
+
+    #[test]
+    fn a_variant_stands_for_its_function() {
+        let kallsyms = "00000b00 t tcp_v4_rcv.isra.0\n00000c00 t x\n00000d00 t tcp_v4_rcv.cold\n00000e00 t tcp_v6_rcv.isra.0.cold\n";
         assert_eq!(ranges_of(kallsyms).unwrap(), [[0xb00, 0xc00], [0, 0]]);
     }
 

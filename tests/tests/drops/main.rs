@@ -7,3 +7,4 @@ mod host;
 mod macvlan;
 mod offsets;
 mod stage;
+mod translated;

@@ -172,6 +172,54 @@ fn what_has_no_ip_header_to_read_belongs_to_nobody() {
     assert_eq!(drops.lost(), []);
 }
 
+/// What a bridge floods to everybody, such as its own reports of IGMP: who has not joined the group loses nothing.
+#[test]
+fn multicast_that_nobody_asked_for_is_no_drop() {
+    const THERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.add_pair("eth0", "peer0", &there);
+    here.add_address("eth0", V4);
+    there.add_address("peer0", THERE);
+    let received = || {
+        let name = there.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"));
+        let counters = name.expect("proc is mounted");
+        let mut ip = counters.lines().filter_map(|line| line.strip_prefix("Ip: "));
+        let (names, values) = (ip.next().expect("names"), ip.next().expect("values"));
+        let mut both = names.split(' ').zip(values.split(' '));
+        let count = both.find(|(name, _value)| *name == "InReceives");
+        count.expect("it is counted").1.parse::<u64>().expect("a number")
+    };
+    let drops = Drops::load();
+    let before = received();
+    here.enter(|| {
+        let socket = UdpSocket::bind((V4, 0)).expect("bind");
+        for group in ["224.0.0.251:5353", "239.1.2.3:9"] {
+            for _ in 0..20 {
+                socket.send_to(&[0; 100], group).expect("send");
+            }
+        }
+        // What comes the same way to a port where nobody listens is a drop.
+        for _ in 0..3 {
+            // Each is told that nobody does, and could not send again.
+            let socket = UdpSocket::bind((V4, 0)).expect("bind");
+            socket.send_to(&[0; 100], (THERE, 9)).expect("send");
+        }
+    });
+    eventually(Duration::from_secs(10), "all of it is there", || {
+        Ok((received() - before >= 40).then_some(()))
+    })
+    .expect("the pair is up");
+    let mut lost = Vec::new();
+    let waited = eventually(Duration::from_secs(10), "what nobody listens to", || {
+        lost = drops.lost();
+        let sums = lost
+            .iter()
+            .map(|(direction, reason, tally)| (*direction, reason.as_str(), tally.packets));
+        Ok(sums.eq([(DROP_TRANSMIT, "no_socket", 3)]).then_some(()))
+    });
+    assert!(waited.is_ok(), "{lost:?}");
+}
+
 /// A namespace that is the daemon's own to the kernel side, with a pair to nobody, and a group in which sockets are the
 /// container's.
 struct OnHost {

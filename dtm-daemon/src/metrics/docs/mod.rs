@@ -116,8 +116,8 @@ Left out is what the kernel frees in the same way without having lost it:
   buffers of local sockets, which have no protocol;
 - `not_specified` without a device: a socket that is cleaned up after what it delivered;
 - `not_specified` inside `tcp_v4_rcv` and `tcp_v6_rcv` (what a connection in TIME_WAIT answers, such as the last FIN of a
-  clean end), `icmpv6_rcv` (handled messages) and `ip6_mc_input` (multicast to somebody who has not joined the group). Where
-  `/proc/kallsyms` hides the addresses these are counted, and the log says so.
+  clean end), `icmpv6_rcv` (handled messages), and `ip6_mc_input` and `ip_rcv_finish_core` (multicast to somebody who has not
+  joined the group). Where `/proc/kallsyms` hides the addresses these are counted, and the log says so.
 
 Which reasons an alert should look at:
 
