@@ -91,7 +91,7 @@ impl Process {
 
     /// What it has allocated of its heap and not freed, in bytes.
     ///
-    /// Read from the heap as glibc lays it out (`malloc/malloc.c`, "malloc_chunk"): pieces one behind another, each with its
+    /// Read from the heap as glibc lays it out (`malloc/malloc.c`, `malloc_chunk`): pieces one behind another, each with its
     /// size at 8 bytes from its start, in whose lowest bit is whether the piece *before* it is in use. The last piece, up to
     /// the heap's end, is what was never given out. Pieces that glibc keeps for itself would seem to be in use: the process
     /// has to run without its caches.
@@ -154,18 +154,18 @@ impl Process {
 fn in_use(heap: &[u8]) -> Option<u64> {
     /// Besides the lowest bit, two more tell of arenas and mappings.
     const FLAGS: u64 = 7;
-    let head = |at: usize| {
+    let header = |at: usize| {
         let bytes = heap.get(at + 8..at + 16)?;
         Some(u64::from_ne_bytes(bytes.try_into().ok()?))
     };
     let (mut at, mut sum) = (0, 0);
     loop {
-        let size = head(at)? & !FLAGS;
+        let size = header(at)? & !FLAGS;
         let next = at + usize::try_from(size).ok().filter(|size| *size >= 16)?;
         if next == heap.len() {
             return Some(sum);
         }
-        if head(next)? & 1 == 1 {
+        if header(next)? & 1 == 1 {
             sum += size;
         }
         at = next;

@@ -36,7 +36,10 @@ pub(super) fn ensure_deny() -> Result<()> {
         return Ok(());
     }
     say(&format!("cargo install cargo-deny {DENY_VERSION} (some minutes)"));
-    install("cargo-deny", DENY_VERSION, |_| {})
+    // It runs for seconds: to optimize it takes longer than it will ever save.
+    install("cargo-deny", DENY_VERSION, |command| {
+        command.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    })
 }
 
 /// rustfmt and clippy of the compiler that builds everything but the kernel side.
