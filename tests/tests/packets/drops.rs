@@ -180,15 +180,7 @@ fn multicast_that_nobody_asked_for_is_no_drop() {
     here.add_pair("eth0", "peer0", &there);
     here.add_address("eth0", V4);
     there.add_address("peer0", THERE);
-    let received = || {
-        let name = there.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"));
-        let counters = name.expect("proc is mounted");
-        let mut ip = counters.lines().filter_map(|line| line.strip_prefix("Ip: "));
-        let (names, values) = (ip.next().expect("names"), ip.next().expect("values"));
-        let mut both = names.split(' ').zip(values.split(' '));
-        let count = both.find(|(name, _value)| *name == "InReceives");
-        count.expect("it is counted").1.parse::<u64>().expect("a number")
-    };
+    let received = || there.enter(|| counter("Ip", "InReceives"));
     let drops = Drops::load();
     let before = received();
     here.enter(|| {
@@ -266,6 +258,17 @@ impl OnHost {
     }
 }
 
+/// What the kernel itself counts of a protocol in the namespace that this thread is in.
+fn counter(protocol: &str, name: &str) -> u64 {
+    let counters = fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted");
+    let table = format!("{protocol}: ");
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix(&table));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let mut both = names.split(' ').zip(values.split(' '));
+    let count = both.find(|(known, _value)| *known == name);
+    count.expect("it is counted").1.parse().expect("a number")
+}
+
 /// The kernel's version, to say what it must have.
 fn version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
@@ -317,16 +320,7 @@ fn what_a_socket_of_a_group_does_not_read_is_the_groups() {
         for _ in 0..2_000 {
             sender.send_to(&[0; 1000], ("127.0.0.1", port)).expect("send");
         }
-        let counters = fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted");
-        let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let (names, values) = (udp.next().expect("names"), udp.next().expect("values"));
-        let mut both = names.split(' ').zip(values.split(' '));
-        let overflows = both.find(|(name, _value)| *name == "RcvbufErrors");
-        overflows
-            .expect("it is counted")
-            .1
-            .parse::<u64>()
-            .expect("a number")
+        counter("Udp", "RcvbufErrors")
     });
     assert!(overflows > 0, "the buffer is too small for all of them");
     let lost: Vec<_> = host.drops.lost();
